@@ -64,7 +64,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("waiting.json"))
     args = parser.parse_args()
     versions = {"after": SOURCE} | ({"before": args.before.resolve()} if args.before else {})
-    times: dict[str, dict[str, list[tuple[float, float]]]] = {task: {version: [] for version in versions} for task in args.only}
+    times: dict[str, dict[str, list[tuple[float, float]]]] = {
+        task: {version: [] for version in versions} for task in args.only
+    }
     with TemporaryDirectory() as temporary:
         folders = {version: Path(temporary) / version for version in versions}
         for _ in range(args.rounds):

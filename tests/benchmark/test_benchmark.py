@@ -63,7 +63,7 @@ with (path.parent / "marks").open("a") as marks:
 
 
 def write_plan(folder: Path, *rows: dict[str, Any], **keys: Any) -> Path:
-    """Write plan.yaml of rows (config: tiny.yaml) and keys."""
+    """Write plan.yaml with the rows as `runs`, each with config: tiny.yaml, and with the other keys of a plan."""
     path, rows = folder / "plan.yaml", tuple({"config": "tiny.yaml"} | row for row in rows)
     path.write_text(yaml.safe_dump({"name": "try", "seeds": [1], "runs": list(rows)} | keys), encoding="utf-8")
     return path

@@ -39,7 +39,7 @@ def get_tinted_split(data: LfFColoredMNIST, name: str) -> TintedDigits:
     return split
 
 
-def count_cells(y: torch.Tensor, color: torch.Tensor) -> Counter[tuple[int, int]]:
+def count_groups(y: torch.Tensor, color: torch.Tensor) -> Counter[tuple[int, int]]:
     return Counter(zip(y.tolist(), color.tolist(), strict=True))
 
 
@@ -54,7 +54,7 @@ def test_the_packaged_digits_are_mnist() -> None:
 @pytest.mark.parametrize("correlation", [0.999, 0.997, 0.995, 0.99, 1.0])
 def test_the_training_set_has_the_published_group_sizes(correlation: float) -> None:
     split = get_painted_split(make_biased_mnist(correlation=correlation, val_split_ratio=0), "train")
-    counts = count_cells(split.y, split.background)
+    counts = count_groups(split.y, split.background)
     assert len(split) == 60000
     for label, n in enumerate(DIGITS_PER_CLASS):
         num_conflicting = n - int(n * correlation)
@@ -66,7 +66,7 @@ def test_the_training_set_has_the_published_group_sizes(correlation: float) -> N
 
 def test_the_test_set_has_every_color_equally_often() -> None:
     split = get_painted_split(make_biased_mnist(), "test")
-    counts = count_cells(split.y, split.background)
+    counts = count_groups(split.y, split.background)
     for label, n in enumerate(torch.bincount(split.y).tolist()):
         assert sum(counts[label, c] for c in range(10)) == n
         assert max(counts[label, c] for c in range(10)) - min(counts[label, c] for c in range(10)) <= 9
@@ -79,7 +79,7 @@ def test_the_pixels_follow_the_protocol(two_colors: bool) -> None:
     index = torch.tensor([3, 0, 57])
     pixels = split.pixels(index)
     backgrounds = list(BACKGROUNDS.values())
-    # the digit in color k has row k + 1 of the foreground's list, in the order of the published code
+    # A digit with the foreground value k has the color at (k + 1) % 10 of this list, as in the published code.
     published_colors = [
         (255, 50, 50), (50, 255, 50), (50, 50, 255), (225, 225, 50), (225, 50, 225),
         (50, 255, 255), (255, 128, 50), (255, 50, 128), (128, 50, 255), (50, 50, 50),

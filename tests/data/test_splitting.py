@@ -18,9 +18,9 @@ seeds = st.integers(0, 2**32)
 def test_every_stratum_is_divided_by_the_shares_up_to_one_row(strata: list[int], seed: int) -> None:
     split_of_row = assign(np.array(strata), SHARES, seed)
     for stratum, n in Counter(strata).items():
-        rows = [p for p, s in zip(split_of_row.tolist(), strata, strict=True) if s == stratum]
+        splits = [split for split, other in zip(split_of_row.tolist(), strata, strict=True) if other == stratum]
         for split, share in enumerate(SHARES):
-            assert abs(rows.count(split) - share * n) < 1 + 1e-9
+            assert abs(splits.count(split) - share * n) < 1 + 1e-9
 
 
 def test_the_split_follows_from_the_seed_and_not_from_the_order() -> None:
@@ -47,8 +47,8 @@ def test_a_group_is_in_one_split(rows: list[tuple[int, int]], seed: int) -> None
     stratum, group = (np.array(column) for column in zip(*rows, strict=True))
     split_of_row = assign(stratum, SHARES, seed, group)
     splits_of_group: dict[int, set[int]] = {}
-    for g, p in zip(group.tolist(), split_of_row.tolist(), strict=True):
-        splits_of_group.setdefault(g, set()).add(p)
+    for group_id, split in zip(group.tolist(), split_of_row.tolist(), strict=True):
+        splits_of_group.setdefault(group_id, set()).add(split)
     assert all(len(splits) == 1 for splits in splits_of_group.values())
     assert groups_in_several_parts(group, split_of_row).tolist() == []
 
