@@ -55,6 +55,7 @@ def test_main_py_trains_and_evaluates(folder: Path, monkeypatch: pytest.MonkeyPa
     assert "tiny: last.pth, epoch 3, test set" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run_main_py(monkeypatch, "--config", "tiny.yaml") == 0  # --mode train is the default
     first_checkpoint = checkpoint.load(RUN / "checkpoints/last.pth")

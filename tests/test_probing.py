@@ -203,6 +203,7 @@ def test_a_missing_erm_checkpoint_is_a_warning(run_copy: RunFolder, monkeypatch:
     assert content["warnings"] == [f"no comparison with ERM: {RUN}/erm/checkpoints has no checkpoint"]
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("skip_embedding")
 def test_erm_is_probed_at_its_best_checkpoint(run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     disable_recoloring(monkeypatch)

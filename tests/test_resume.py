@@ -81,7 +81,13 @@ def test_a_run_resumed_from_an_earlier_checkpoint_equals_an_uninterrupted_run(
 
 
 @pytest.mark.parametrize(
-    ("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, 5), (signal.SIGHUP, 7), (signal.SIGTERM, 9)]
+    ("number", "step"),
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGTERM, 5),
+        pytest.param(signal.SIGHUP, 7, marks=pytest.mark.full),
+        pytest.param(signal.SIGTERM, 9, marks=pytest.mark.full),
+    ],
 )
 def test_a_signal_saves_and_prints_how_to_resume(
     folder: Path, uninterrupted_folder: Path, number: signal.Signals, step: int
@@ -116,6 +122,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(
     assert lntl(*command) == 0
 
 
+@pytest.mark.full
 def test_the_erm_run_within_a_run_is_also_locked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +163,7 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, original_handler)
 
 
+@pytest.mark.full
 def test_a_second_signal_stops_at_once(folder: Path, uninterrupted_folder: Path) -> None:
     two_signals = SignalAtCall(UPDATE_FUNCTION, 8, signal.SIGTERM, times=2)
     assert run(*TRAIN_COMMAND, folder=folder, prepare=two_signals) == 128 + signal.SIGTERM
@@ -258,6 +266,7 @@ def test_a_run_killed_at_twenty_random_moments_equals_an_uninterrupted_run(tmp_p
             shutil.rmtree(interrupted_folder / RUN)
 
 
+@pytest.mark.full
 def test_a_run_stopped_during_its_erm_run_is_resumed(tmp_path: Path) -> None:
     stopped_folder, uninterrupted_folder = tmp_path / "stopped", tmp_path / "uninterrupted"
     for folder in (stopped_folder, uninterrupted_folder):

@@ -98,6 +98,7 @@ def test_a_stop_saves_no_nan(make_config: Callable[..., Config], part: str) -> N
     assert run.folder.last.read_bytes() == saved_bytes
 
 
+@pytest.mark.full
 def test_sigterm_while_the_loss_is_nan_keeps_the_finite_checkpoint(tmp_path: Path) -> None:
     training: dict[str, Any] = {"phases": [{"method": "erm", "epochs": 1, "optimizer_fg": HUGE_RATE}]}
     write_config(tmp_path, training=training, logging={"output_dir": "results", "log_interval_batches": 1000})

@@ -50,6 +50,7 @@ def test_the_gradients_equal_those_of_the_losses(make_trainer: MakeTrainer, batc
         assert objective.terms[name].item() == pytest.approx(term.item(), rel=1e-6)
 
 
+@pytest.mark.full
 def test_with_alpha_0_blind_eye_is_erm_bit_for_bit(make_trainer: MakeTrainer) -> None:
     blind_eye_trainer, erm_trainer = make_trainer({"method": "blind_eye", "alpha": 0.0}), make_trainer("erm")
     list(blind_eye_trainer), list(erm_trainer)

@@ -77,6 +77,7 @@ def test_a_sentence_gives_the_flips_of_both_directions() -> None:
     )
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("skip_drawing")
 def test_probe_and_report_count_the_flips_of_shifted_images(
     trained_run: Callable[[str], Path],

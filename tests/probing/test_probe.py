@@ -143,6 +143,7 @@ def test_a_probe_depends_only_on_its_seed(name: str) -> None:
     )  # logistic regression has one optimum
 
 
+@pytest.mark.full
 def test_results_depend_neither_on_threads_nor_on_other_layers() -> None:
     split_halves, threads = make_halves(2), torch.get_num_threads()
     small_halves = replace(split_halves, y=split_halves.y[:200], bias=split_halves.bias[:200])

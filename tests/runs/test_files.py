@@ -231,6 +231,7 @@ def limit_file_size(size: int) -> Callable[[], None]:
     return partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.full
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     write_config(tmp_path)
     assert run("train", "tiny.yaml", folder=tmp_path) == 0

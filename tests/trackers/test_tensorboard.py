@@ -89,6 +89,7 @@ def test_tensorboard_has_scalars_and_images(config: Config) -> None:
         assert image.height == 2 + 10 * 30  # one row per class
 
 
+@pytest.mark.full
 def test_the_scalars_equal_metrics_jsonl(config: Config) -> None:
     run = experiment.start(config)
     for _ in run.train():
@@ -113,6 +114,7 @@ def test_a_resumed_run_shows_each_step_once(config: Config, steps_before_crash: 
     assert len(board.Images("data/train")) == 1
 
 
+@pytest.mark.full
 def test_tensorboard_shows_settings_and_results_of_a_finished_run(config: Config) -> None:
     run = experiment.start(config)
     for _ in run.train():
