@@ -122,7 +122,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=320, help="width of the JPEG files, in pixels")
     parser.add_argument("--size", type=int, default=128, help="side of the network's input images, in pixels")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the results are medians")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds, in which both are measured in turn; the results are medians"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("loading.json"))
     args = parser.parse_args()
     with TemporaryDirectory() as folder:

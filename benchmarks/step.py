@@ -20,7 +20,7 @@ from lntl import config, experiment
 from lntl.training.trainer import Trainer
 
 BATCH = 128
-ROUNDS = 5  # turns of each side; the result is the median
+ROUNDS = 5  # measurements of each implementation; the result is the median
 
 
 def build_joint_trainer() -> tuple[Trainer, experiment.Experiment]:
@@ -53,7 +53,7 @@ def measure_lntl_rate(trainer: Trainer, seconds: float) -> float:
 def main() -> None:
     """Measure both, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of measurement for each side")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of measurement for each implementation")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("step.json"))
     args = parser.parse_args()
@@ -67,7 +67,7 @@ def main() -> None:
     reference.measure_speed(turn / 2)  # warm both up
     measure_lntl_rate(trainer, turn / 2)
     rates = [(reference.measure_speed(turn), measure_lntl_rate(trainer, turn)) for _ in range(ROUNDS)]
-    reference_rate, our_rate = (statistics.median(side) for side in zip(*rates, strict=True))
+    reference_rate, our_rate = (statistics.median(values) for values in zip(*rates, strict=True))
     flops = sum(count_step_flops(BATCH).values()) / BATCH  # per image
     peak = measure_matmul_gflops()
     result = {

@@ -80,7 +80,7 @@ def test_h_for_some_images_gives_their_logits(model: str, spec: DataSpec) -> Non
 @pytest.mark.parametrize("spec", MAP_SPECS)
 @pytest.mark.parametrize("model", MODELS)
 def test_g_has_a_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
-    """g(z, value) uses the head of each image's value; g(z) is the sum of the logits, or of the mean probability."""
+    """g(z, value) uses the head of each image's value; g(z) sums all logits or averages all probabilities."""
     networks = build_networks(model, spec, heads="per_bias").eval()
     z = networks.f(torch.randn(5, *spec.input_shape))
     logits_by_value = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_bias_values)]

@@ -146,7 +146,7 @@ def expected_calibration_error(t: Tally) -> Array:
 
 
 def demographic_parity_gap(t: Tally) -> Array:
-    """Return the largest difference between bias values of the share of images that are predicted as one class.
+    """Return the largest difference between two bias values in the share of images predicted as one class.
 
     max_c (max_b P(c predicted | b) - min_b P(c predicted | b)), over the bias values b that occur in any split.
     Undefined if one of them has no image.
@@ -159,7 +159,7 @@ def demographic_parity_gap(t: Tally) -> Array:
 
 
 def equalised_odds_gap(t: Tally) -> Array:
-    """Return the largest difference between bias values of a class's true or false positive rate.
+    """Return the largest difference between two bias values in a class's true or false positive rate.
 
     max_c max(spread_b P(c predicted | y = c, b), spread_b P(c predicted | y != c, b)), where spread is the maximum
     minus the minimum over the bias values b that occur in any split. Undefined if a class that occurs in any split has
@@ -204,7 +204,7 @@ def _mean(values: Array) -> Array:
 
 
 def _largest_spread(rates: Array, classes: Ints, values: Ints) -> Array:
-    """Return the largest difference between two bias values of one class's rate, (R,).
+    """Return the largest difference between two bias values in the rate of one class, (R,).
 
     rates: (R, C) of cells in ascending order of their classes (C,). A bias value without a cell has the rate 0.
     """
@@ -224,7 +224,7 @@ def share(part: Array, whole: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class CellNames:
-    """Names of the groups, from the names of classes and bias values, of the label and of the bias."""
+    """Names of the groups, made of the names of the label and the bias, of the classes and the bias values."""
 
     classes: Sequence[str]
     values: Sequence[str]
@@ -421,7 +421,7 @@ METRICS: dict[str, Metric] = {
             demographic_parity_gap,
             label="demographic-parity gap",
             column="parity gap",
-            meaning="the largest difference between bias values of the share of images that are predicted as one class",
+            meaning="the largest difference between two bias values in the share of images predicted as one class",
             undefined=_parity_reason,
             images=_known_images,
             higher_is_better=False,
@@ -430,7 +430,7 @@ METRICS: dict[str, Metric] = {
             equalised_odds_gap,
             label="equalised-odds gap",
             column="odds gap",
-            meaning="the largest difference between bias values of a class's true or false positive rate",
+            meaning="the largest difference between two bias values in a class's true or false positive rate",
             undefined=_odds_reason,
             images=_known_images,
             higher_is_better=False,

@@ -12,7 +12,7 @@ from lntl.types import IGNORE, Batch, DataSpec
 def labels_per_bias(batch: Batch, spec: DataSpec) -> Tensor:
     """Return one label of each bias for each image, (N, B) int64, IGNORE if unknown.
 
-    For bias maps, B = 1 and the label is the bias value that makes up the groups.
+    For bias maps, B = 1 and the label is the bias value of the image's group.
     """
     if len(spec.bias_shape) == 1:
         return batch.bias

@@ -29,9 +29,9 @@ __all__ = ["LNTL"]
 class LNTL(TaskMethod):
     """Kim et al., CVPR 2019, eq. 9: min_{f,g} max_h L_c(f, g) + lam * E[log q_h(b | f(x))] - mu * L_B(f, h).
 
-    q_h is the softmax of h's logits, and the expectation runs over b ~ q_h, so that it is the negative entropy of h's
-    prediction. L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels, each averaged over its
-    labelled positions.
+    q_h is the softmax of h's logits, and the expectation runs over b ~ q_h, so that the term is the negative entropy of
+    h's prediction. L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels, each averaged over
+    its labelled positions.
     With task: bias_product (our addition) L_c is the loss of the bias product. In training the label predicts the bias;
     with this loss f can remove the bias without losing the label.
     """
