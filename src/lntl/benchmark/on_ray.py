@@ -63,7 +63,7 @@ def cluster_connection(on: str) -> Iterator[None]:
 
 
 class _StartErrors:
-    """Replace the error that Ray raises if a new cluster does not start in time: an Exception of no subclass."""
+    """Replace the error that Ray raises if a new cluster does not start in time; its class is exactly Exception."""
 
     def __enter__(self) -> None:
         pass

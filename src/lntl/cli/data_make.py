@@ -122,7 +122,10 @@ def celeba(
     out: Out,
     attribute: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Column to write; repeat it. Default: Blond_Hair (label), Male (bias)."),
+        typer.Option(
+            metavar="NAME",
+            help="Column to write; may be repeated. Default: Blond_Hair (label), Male (bias).",
+        ),
     ] = None,
 ) -> None:
     """CelebA: attributes and split of the faces in SOURCE/img_align_celeba/.

@@ -18,7 +18,7 @@ from lntl.experiment.build import MEETING_SECONDS, check_devices, rank_fabric
 from lntl.experiment.checkpoints import flatten
 
 SHUTDOWN_SECONDS = 20  # time that a stopped rank has to save its state before it is killed
-_COLLECTIVE_TIMEOUT = timedelta(days=1)  # long, because ranks wait while rank 0 fits a phase; a dead rank is noticed
+_COLLECTIVE_TIMEOUT = timedelta(days=1)  # long: ranks wait while rank 0 fits a phase; a dead rank is noticed anyway
 _LAUNCHER = "LNTL_LAUNCHER"  # number of the process that started the ranks
 _STOPPED_CODE = 130  # exit code of a run that was stopped
 # Keys that may differ between ranks.
@@ -33,7 +33,7 @@ def is_rank() -> bool:
 
 
 def _count_processes(training: Training) -> tuple[int, int]:
-    """Return the numbers of processes per machine and of machines; if one process is configured, those of torchrun."""
+    """Return (processes per machine, machines) of the configuration, or of torchrun if one process is configured."""
     if training.devices * training.num_nodes == 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return local, int(os.environ["WORLD_SIZE"]) // local
@@ -99,9 +99,9 @@ def _check_same_settings(config: Config) -> None:
     settings["the version of torch"] = torch.__version__
     first, *others = ranks.gather_objects(settings)
     for number, other in enumerate(others, 1):
-        changed = [key for key in sorted(first.keys() | other.keys()) if first.get(key) != other.get(key)]
-        if changed:
-            key = changed[0]
+        different_keys = [key for key in sorted(first.keys() | other.keys()) if first.get(key) != other.get(key)]
+        if different_keys:
+            key = different_keys[0]
             raise UserError(
                 f"rank {number} has other settings than rank 0: {key} is {shorten(other.get(key))}, not "
                 f"{shorten(first.get(key))}; start all ranks with the same configuration"
@@ -129,7 +129,7 @@ def launch(config: Config) -> bool:
         return False
     if training.num_nodes > 1:
         raise UserError(
-            f"training.num_nodes: start a run on {training.num_nodes} machines on each of them: torchrun --nnodes "
+            f"training.num_nodes: start this run on each of the {training.num_nodes} machines: torchrun --nnodes "
             f"{training.num_nodes} --nproc-per-node {training.devices} --rdzv-backend c10d --rdzv-endpoint HOST:29400 "
             "-m lntl train ..., or with srun"
         )

@@ -136,7 +136,10 @@ MAX_FEATURES = 16  # largest number of features in saliency_bars
 
 
 def saliency_bars(values: Mapping[str, ArrayLike], label: str) -> Figure:
-    """Plot attributions (D,) of a vector as bars, one colour per name; features are the largest of the first name."""
+    """Plot attributions (D,) of a vector as bars, one colour per name.
+
+    Only the MAX_FEATURES features with the largest absolute attributions for the first name are shown.
+    """
     table = {name: np.asarray(row, dtype=np.float64) for name, row in values.items()}
     order = np.argsort(-np.abs(next(iter(table.values()))), kind="stable")[:MAX_FEATURES]
     figure = empty_figure(8.4, 1.2 + (0.1 + 0.2 * len(table)) * len(order))
