@@ -42,7 +42,7 @@ class DigitFiles(Split):
     def to(self, device: torch.device) -> "DigitFiles":
         return self
 
-    def augmented_trainer(self, seed: int) -> "DigitFiles":
+    def augmented(self, seed: int) -> "DigitFiles":
         return replace(self, seed=seed)
 
     def batch(self, index: Tensor) -> Batch:
@@ -100,7 +100,8 @@ def test_neither_threads_nor_the_cache_change_a_weight(
 
 
 def test_augmentation_changes_the_weights(make_trainer: MakeTrainer, make_split: Callable[..., DigitFiles]) -> None:
-    files = make_split()
+    files, index = make_split(), torch.arange(4)
+    assert not torch.equal(files.augmented(1).batch(index).x, files.batch(index).x)
     unaugmented_trainer = make_trainer(
         "erm", split=replace(files, source=ImageSource(files.source.paths, ImageSettings(size=28)))
     )
