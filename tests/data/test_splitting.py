@@ -18,7 +18,7 @@ seeds = st.integers(0, 2**32)
 def test_every_stratum_is_divided_by_the_shares_up_to_one_row(strata: list[int], seed: int) -> None:
     split_of_row = assign(np.array(strata), SHARES, seed)
     for stratum, n in Counter(strata).items():
-        splits = [split for split, other in zip(split_of_row.tolist(), strata, strict=True) if other == stratum]
+        splits = [split for split, value in zip(split_of_row.tolist(), strata, strict=True) if value == stratum]
         for split, share in enumerate(SHARES):
             assert abs(splits.count(split) - share * n) < 1 + 1e-9
 

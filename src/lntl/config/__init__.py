@@ -212,7 +212,7 @@ def key_and_value(setting: str, kind: str, example: str) -> tuple[str, object]:
 def _apply(raw: dict[str, object], override: str) -> None:
     """Set one value of a raw document; a missing section is added, but an item of a list must exist."""
     origin = f"override {shorten(override)}"
-    key, value = key_and_value(override, "override", "training.batch_size=64 (null for nothing)")
+    key, value = key_and_value(override, "override", "training.batch_size=64 (null for no value)")
     *parents, last_part = [int(part) if part.isdecimal() and len(part) < 9 else part for part in key.split(".")]
     parent: Any = raw
     try:

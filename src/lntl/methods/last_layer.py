@@ -65,7 +65,7 @@ def fit_logistic(
     Args:
         z: Features (n, C) float64.
         y: Classes (n,), each of 0 to K - 1 at least once.
-        weight: Weight of each row, (n,), of mean 1; None for 1.
+        weight: Weight of each row, (n,), with a mean of 1; None: all weights are 1.
         c: Inverse strength of the penalty, relative to the sum of the losses.
         l1: Whether the penalty is the sum of |w|, instead of half the sum of w^2.
         intercept: Whether intercepts are fitted; without them, they are 0.
@@ -77,8 +77,8 @@ def fit_logistic(
 
     settings: dict[str, Any] = {"solver": "lbfgs", "max_iter": 1000}
     if l1:
-        before_1_8 = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)
-        penalty = {"penalty": "l1"} if before_1_8 else {"l1_ratio": 1.0}
+        is_before_1_8 = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)
+        penalty = {"penalty": "l1"} if is_before_1_8 else {"l1_ratio": 1.0}
         settings = {"solver": "saga", "tol": 1e-3, "max_iter": 300} | penalty
     model = LogisticRegression(C=c, fit_intercept=intercept, random_state=seed % 2**32, **settings)
     with warnings.catch_warnings():
@@ -98,8 +98,8 @@ def compute_standardisation(z: Tensor, weight: Tensor | None, centred: bool) -> 
     w = torch.ones(len(z), dtype=z.dtype) if weight is None else weight
     mean = w @ z / w.sum()
     std = (w @ (z - mean).square() / w.sum()).sqrt()
-    constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
-    return mean if centred else torch.zeros_like(mean), torch.where(constant, torch.ones_like(std), std)
+    is_constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
+    return mean if centred else torch.zeros_like(mean), torch.where(is_constant, torch.ones_like(std), std)
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ class TensorBoard(Tracker):
             raise make_write_error(self._path, error) from error
 
     def write(self, record: bytes) -> None:
-        """Write a record; raises OSError if the disk is full, so that only a part of the record is written."""
+        """Write a record; raises OSError if only a part of it was written, because then the disk is full."""
         if self._file.write(record) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
