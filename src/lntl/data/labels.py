@@ -244,7 +244,7 @@ def combine(columns: Sequence[Column]) -> JointBias:
     codes = np.stack([column.code for column in columns], axis=1)
     known = (codes != IGNORE).all(axis=1)
     if not known.any():
-        raise UserError(f"no row has a value of each of {', '.join(column.name for column in columns)}")
+        raise UserError(f"no row has values of all biases ({', '.join(column.name for column in columns)})")
     value = np.full(len(codes), IGNORE, dtype=np.int64)
     value[known], joint = _combinations(codes[known])
     value_names = _value_names(columns)

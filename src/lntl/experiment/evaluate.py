@@ -57,7 +57,7 @@ class Evaluation:
         """Return the configured metrics.
 
         Returns:
-            Their values by name under the name of the split; None if undefined.
+            The value of each metric by its name, in the field that has the name of the split; None if undefined.
         """
         measurements = self.measured
         values = {name: measurements.metrics[name].value for name in self.config.evaluation.metrics}
@@ -171,11 +171,11 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
         return result
     write_json(run.folder.result, result)
     split_scores = getattr(scores["last"], split)
-    defined = {f"{split}/{name}": value for name, value in split_scores.items() if value is not None}
+    defined_scores = {f"{split}/{name}": value for name, value in split_scores.items() if value is not None}
     step = run.records[-1].step
     with run.open_trackers(training=False) as trackers:
         trackers.send(lambda tracker: tracker.features(lambda: _embedding(run.experiment), step))
-        trackers.send(lambda tracker: tracker.results(defined, step))
+        trackers.send(lambda tracker: tracker.results(defined_scores, step))
         trackers.send(lambda tracker: tracker.files([run.folder.config, run.folder.result]))
     return result
 
@@ -202,7 +202,7 @@ def _have_equal_tensors(weights: Mapping[str, Tensor], others: Mapping[str, Tens
 
 
 def _describe_start(config: Config) -> str:
-    """Return a clause about the checkpoint from which training started, and its choice; "" if there is none."""
+    """Return a clause about the checkpoint from which training started, and how it was chosen; "" without one."""
     path = config.training.start_from
     if path is None:
         return ""

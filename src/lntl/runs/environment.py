@@ -30,14 +30,14 @@ def describe() -> Environment:
     )
 
 
-def add_resumed_part(before: Environment) -> Environment:
-    """Return the environment of a run that is resumed now; a part is added if it differs from the last part."""
-    current, first = describe().model_dump(), before.model_dump()
+def add_resumed_part(environment: Environment) -> Environment:
+    """Return the environment of a run that is resumed now; the current part is added if it differs from the last one."""
+    current, first = describe().model_dump(), environment.model_dump()
     part = {name: current[name] for name in Machine.model_fields if current[name] != first[name]}
-    last = before.resumed[-1].model_dump(exclude_unset=True) if before.resumed else {}
+    last = environment.resumed[-1].model_dump(exclude_unset=True) if environment.resumed else {}
     if part == last:
-        return before
-    return before.model_copy(update={"resumed": [*before.resumed, Machine.model_validate(part)]})
+        return environment
+    return environment.model_copy(update={"resumed": [*environment.resumed, Machine.model_validate(part)]})
 
 
 def _read_memory_gib() -> float | None:
