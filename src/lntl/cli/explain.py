@@ -32,7 +32,7 @@ def explain(
     device: DeviceOption = None,
     trust: TrustOption = None,
 ) -> None:
-    """Show where a trained model looks, beside plain training: integrated gradients (needs lntl[explain])."""
+    """Show where a trained model and plain training look, as integrated gradients (needs lntl[explain])."""
     from lntl.cli.console import echo, echo_paths, log_to_console, progress_bar
     from lntl.deploy import explaining
     from lntl.deploy.inputs import Layout
