@@ -1,5 +1,6 @@
 """Build what a configuration describes: data, networks and trainer."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -242,6 +243,8 @@ def rank_fabric(training: Training) -> "Fabric":
     """Return Lightning Fabric for one rank of several; raises UserError if its device is unavailable."""
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
+
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)  # after the import, which sets it to INFO
 
     class Ranks(DDPStrategy):
         """One process per device, without a wrapper around networks: the trainer itself sums the gradients."""

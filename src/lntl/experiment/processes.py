@@ -69,7 +69,6 @@ def join(config: Config) -> Config:
             f"training.devices: {devices} on each of {nodes} machines (training.num_nodes) are configured, but "
             f"{num_started} processes were started; make both numbers agree"
         )
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     os.environ.setdefault("SLURM_NODELIST", "127.0.0.1")
     try:
         fabric = rank_fabric(config.training)
