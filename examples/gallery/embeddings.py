@@ -18,7 +18,7 @@ random = np.random.default_rng(0)
 
 
 def draw_examples(n: int, agreement: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return vectors (n, 32), labels (n,) and bias values (n,), a share `agreement` of them equal to the label."""
+    """Return vectors (n, 32), labels (n,) and bias values (n,); the last two agree in a share `agreement` of rows."""
     y = random.integers(0, 2, n)
     bias = np.where(random.random(n) < agreement, y, 1 - y)
     X = random.normal(size=(n, 32))

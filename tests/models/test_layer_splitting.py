@@ -38,7 +38,7 @@ SPLITS = [*FAST_SPLITS, *(pytest.param(*split, marks=pytest.mark.full) for split
 
 
 def make_classifier(library: str, arch: str, side: int, seed: int = 0) -> nn.Module:
-    """Return a classifier of 7 classes; vectors of parameters are random, so that no layer is zero or the identity."""
+    """Return a classifier of 7 classes; its 1-d parameters are random, so that no layer is zero or the identity."""
     torch.manual_seed(seed)
     plugin: Any = load_model(library)
     network: nn.Module = plugin.create(arch, (3, side, side), 7)

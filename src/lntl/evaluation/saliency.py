@@ -97,7 +97,7 @@ def integrated_gradients(network: Callable[[Tensor], Tensor], x: Tensor, steps: 
 
 
 def _check_differentiable(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    remedy = "where it looks cannot be shown: avoid operations such as argmax, rounding and torch.no_grad in f and g"
+    remedy = "lntl cannot show where it looks: avoid operations such as argmax, rounding and torch.no_grad in f and g"
     x = x.detach().clone().requires_grad_()
     value = function(x).sum()
     if not value.requires_grad:
@@ -112,8 +112,8 @@ def _check_differentiable(function: Callable[[Tensor], Tensor], x: Tensor) -> No
 def heat_maps(values: Tensor) -> Tensor:
     """Return attributions of images as heat maps.
 
-    A pixel's heat is the sum of the absolute attributions of its channels, smoothed by a Gaussian of 1/40 of the
-    image's side, divided by the 99 % quantile of the map, and at most 1.
+    A pixel's heat is the sum of the absolute attributions of its channels, smoothed by a Gaussian, divided by the
+    99 % quantile of the map, and at most 1. The standard deviation of the Gaussian is 1/40 of the image's longer side.
 
     Args:
         values: Attributions (n, C, H, W).

@@ -39,7 +39,7 @@ class LfF(Method):
             0.7,
             gt=0,
             le=1,
-            description="Exponent of the generalised cross-entropy, 0.7 in the paper; 1 is 1 - p_y.",
+            description="Exponent of the generalised cross-entropy, 0.7 in the paper; with 1 the loss is 1 - p_y.",
         )
         decay: float = Field(
             0.7,
