@@ -71,7 +71,7 @@ def test_a_network_may_change_its_input_in_place() -> None:
 
 @pytest.mark.parametrize("custom", [False, True])
 def test_a_network_without_derivative_gives_one_sentence(custom: bool) -> None:
-    with pytest.raises(UserError, match=r"cannot be differentiated \(.+\), so where it looks cannot be shown: avoid"):
+    with pytest.raises(UserError, match=r"cannot be differentiated \(.+\), so lntl cannot show where it looks: avoid"):
         integrated_gradients(NotDifferentiable(custom), torch.ones(2, 3), 2)
 
 
