@@ -175,7 +175,7 @@ def _describe_renaming(kind: str, old_names: Sequence[str], new_names: Sequence[
 
 
 def _digests(data: Dataset) -> RowDigests:
-    """Return digests of the rows' names, labels and biases: for train in any order, for all splits in their order."""
+    """Return digests of the rows' names, labels and biases; the order of rows counts in `all`, but not in `train`."""
     lines = {
         name: [
             f"{data.row_name(row)}\t{y}\t{group}"
@@ -184,8 +184,8 @@ def _digests(data: Dataset) -> RowDigests:
         for name, split in data.splits.items()
     }
     rows = [f"{name} {split.row.tolist()}" for name, split in data.splits.items()]
-    everything = chain(rows, *lines.values())
-    return RowDigests(train=_digest(sorted(lines["train"])), all=_digest(everything))
+    all_lines = chain(rows, *lines.values())
+    return RowDigests(train=_digest(sorted(lines["train"])), all=_digest(all_lines))
 
 
 def _digest(lines: Iterable[str]) -> str:
@@ -199,26 +199,26 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path, trust: Sequ
     configuration names it, too.
     """
     configuration.check_trusted(saved.config, str(path), [*configuration.code_names(config.model_dump()), *trust])
-    before = configuration.validate(saved.config, f"{path} (the configuration inside)")
-    num_phases = len(before.training.phases)
+    old_config = configuration.validate(saved.config, f"{path} (the configuration inside)")
+    num_phases = len(old_config.training.phases)
     added_phases = tuple(f"training.phases.{i}." for i in range(num_phases, len(config.training.phases)))
-    new_settings, old_settings = flatten(config.model_dump()), flatten(before.model_dump())
+    new_settings, old_settings = flatten(config.model_dump()), flatten(old_config.model_dump())
     last_epochs_key = f"training.phases.{num_phases - 1}.epochs"
-    changed = [
+    changes = [
         f"{key} is {shorten(new_settings.get(key))}, was {shorten(old_settings.get(key))}"
         for key in sorted(new_settings.keys() | old_settings.keys())
         if new_settings.get(key) != old_settings.get(key)
         and not key.startswith(_CHANGEABLE_KEYS + added_phases)
         and key != last_epochs_key
     ]
-    if changed:
+    if changes:
         raise DeadEndError(
-            f"{path}: cannot resume, the configuration differs: {'; '.join(changed[:10])}; use the run's "
+            f"{path}: cannot resume, the configuration differs: {'; '.join(changes[:10])}; use the run's "
             "config.yaml, or train again under another project.experiment_name"
         )
     phase, epoch = saved.trainer["phase"], saved.trainer["epoch"]
-    num_finished = sum(p.epochs for p in before.training.phases[:phase]) + epoch
-    if phase >= num_phases or epoch > before.training.phases[phase].epochs or len(saved.records) != num_finished:
+    num_finished = sum(p.epochs for p in old_config.training.phases[:phase]) + epoch
+    if phase >= num_phases or epoch > old_config.training.phases[phase].epochs or len(saved.records) != num_finished:
         raise UserError(f"{path}: is damaged (phase {phase}, epoch {epoch}, {len(saved.records)} records); use another")
     if phase == num_phases - 1 and epoch > (epochs := config.training.phases[phase].epochs):
         raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last_epochs_key} = {epochs}")
