@@ -226,6 +226,15 @@ def test_columns_can_be_any_key_and_other_keys_give_rows() -> None:
         compare(lines, by="nu")
 
 
+def test_the_columns_are_the_only_key_that_all_runs_set() -> None:
+    lines = [
+        make_line("a", 1, 0.5) | {"overrides": {"rho": rho, key: 1}, "config_hash": key}
+        for rho, key in ((0.9, "mu"), (0.8, "lam"))
+    ]
+    table = compare(lines)
+    assert (table.by, table.columns) == ("rho", [0.8, 0.9])
+
+
 def test_another_metric_has_no_published_rows_and_bias_accuracy_no_best_value() -> None:
     table = compare(LINES, metric="bias_accuracy")
     assert table.published_rows == []

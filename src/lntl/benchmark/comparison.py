@@ -156,13 +156,17 @@ def _latest_runs(lines: Iterable[ResultLine]) -> list[BenchmarkRun]:
 
 
 def _column_key(overrides: list[dict[str, Any]], by: str | None) -> str | None:
-    """Return the key whose values are the columns."""
+    """Return the key whose values are the columns: `by`, the colour variance, or the only key that all runs set."""
     keys = list(dict.fromkeys(key for values in overrides for key in values))
     if by is not None and by not in keys:
         raise UserError(f"--by {by}: no run sets it{did_you_mean(by, keys) if keys else ''}")
-    if by is None and len(keys) > 1 and COLOR_VAR not in keys:
+    if by is not None or not keys:
+        return by
+    common_keys = [key for key in keys if all(key in values for values in overrides)]
+    candidates = [COLOR_VAR] if COLOR_VAR in keys else keys if len(keys) == 1 else common_keys
+    if len(candidates) != 1:
         raise UserError(f"the runs differ in {', '.join(keys)}: choose the columns with --by")
-    return by or (COLOR_VAR if COLOR_VAR in keys else keys[0] if keys else None)
+    return candidates[0]
 
 
 def _column(run: BenchmarkRun, by: str | None) -> Column:
