@@ -1,10 +1,10 @@
-"""Measure the commands check, train, eval and predict on many small images in Parquet shards, for two sizes.
+"""Measure the commands check, train, eval and predict on many small images in Parquet shards, for several sizes.
 
-Usage: python benchmarks/large_table.py [--rows 300000] [--out benchmarks/large_table.json]
+Usage: python benchmarks/large_table.py [--rows 30000 300000] [--out benchmarks/large_table.json]
 
 Makes Parquet shards with PNG images of 28 x 28 pixels inside (ten classes, four skies as the bias, three splits) and
 reads them as `data: {name: huggingface}`: `lntl data check`, `lntl train` for one epoch, `lntl eval`, `lntl predict`,
-each as a process, for half of the rows and for all rows. Prints and writes the seconds of the clock and of the
+each as a process, for each number of rows. Prints and writes the seconds of the clock and of the
 processor, and the peak memory of each process, which includes the mapped file. Needs lntl[huggingface].
 """
 
@@ -75,13 +75,13 @@ def measure(folder: Path, *arguments: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure both sizes; print and write the results."""
+    """Measure every size; print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--rows", type=int, nargs="+", default=[30_000, 300_000])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("large_table.json"))
     args = parser.parse_args()
     result: dict[str, object] = {}
-    for rows in (args.rows // 2, args.rows):
+    for rows in args.rows:
         with TemporaryDirectory() as name:
             folder = Path(name)
             write_shards(folder / "shards", rows)
