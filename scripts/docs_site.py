@@ -139,12 +139,12 @@ def make_site_uri(page: str, target: str) -> str:
     if not file.is_relative_to(ROOT):
         sys.exit(f"{source}: the link {target} leads out of the repository")
     name = file.relative_to(ROOT).as_posix()
-    pages = {outside: uri for uri, outside in (ROOT_PAGES | EXAMPLES).items()}
+    uri_of_source = {source_path: uri for uri, source_path in (ROOT_PAGES | EXAMPLES).items()}
     if name.startswith("docs/"):
         return name.removeprefix("docs/") + mark + heading
     if not file.is_file():
         sys.exit(f"{source}: the link {target} leads to no file")
-    return pages.get(name, f"repository/{name}") + mark + heading
+    return uri_of_source.get(name, f"repository/{name}") + mark + heading
 
 
 def copy_package(folder: Path) -> None:
@@ -186,7 +186,7 @@ def write_config(pages: dict[str, str], folders: dict[str, list[Any]], work: Pat
 
 
 def _expand(entry: Any, folders: dict[str, list[Any]]) -> list[Any]:
-    """Return the entries for one entry of the navigation: the generated pages for the name of a folder."""
+    """Return a list that replaces one entry of the navigation; the name of a folder becomes its generated pages."""
     if isinstance(entry, dict):
         ((title, inner),) = entry.items()
         return [

@@ -3,11 +3,11 @@
     python benchmarks/real/sets.py benchmarks/real/dogs_and_cats/plan.yaml color [--probe]
 
 A run that was trained with bins of brightness has other groups. This script compares all runs of a plan on the groups
-of one column: accuracy on test images like those of the training set (`own`), accuracy on the images of the other set
-(`other`), and the mean and the lowest accuracy of the groups. Differences from plain training are differences of means
-over seeds. Their 95 % intervals come from a bootstrap over images within each group, with the same images for both
-methods. --probe measures how well new probes predict the column from z and from the layer before the logits, on 3,000
-test images.
+of one column: accuracy on the test images whose column value agrees with the label as in the training set (`own`),
+accuracy on the other test images (`other`), and the mean and the lowest accuracy of the groups. Differences from plain
+training are differences of means over seeds. Their 95 % intervals come from a bootstrap over images within each group,
+with the same images for both methods. --probe measures how well new probes predict the column from z and from the layer
+before the logits, on 3,000 test images.
 
 Writes three files into the folder of the plan: hits.npz (which images each run classified correctly, so that the runs
 may be removed), sets.json and sets.md.
@@ -42,7 +42,16 @@ PLAIN = "erm"  # the method with which the others are compared
 
 @dataclass(frozen=True)
 class Groups:
-    """The test images of a run: rows of the table (n,), groups by the column (n,), and whether they conflict (n,)."""
+    """The n test images of a run.
+
+    Attributes:
+        row: Rows of the table (n,).
+        cell: Groups, by label and column (n,): indices of `names`.
+        conflicting: Whether the value in the column disagrees with the label (n,); None if this is undefined.
+        names: Names of the groups.
+        y: Labels (n,).
+        value: Indices of the values in the column (n,).
+    """
 
     row: NDArray[np.int64]
     cell: NDArray[np.int64]
@@ -165,7 +174,7 @@ def make_row(
     table: Mapping[str, dict[str, Any]],
     key: tuple[str, str],
 ) -> dict[str, Any] | None:
-    """Return mean, seeds and the difference from plain training of the runs of one method and one training set."""
+    """Return mean, value of each seed and difference from plain training, for one method and one training set."""
     overrides, name = key
     ids = {run.seed: run.id for run in runs if (json.dumps(run.overrides), run.name) == key}
     plain_ids = {run.seed: run.id for run in runs if (json.dumps(run.overrides), run.name) == (overrides, PLAIN)}
@@ -195,7 +204,7 @@ def make_row(
 
 
 def format_markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the table: accuracies in per cent, seeds in brackets, and the difference from plain training."""
+    """Return the table: accuracies in per cent, those of the seeds in brackets, the difference from plain training."""
     metrics = [m for m in ("own", "other", "unbiased", "worst") if any(m in row for row in rows)]
     lines = [f"| method | {' | '.join(metrics)} | leakage |", f"|---|{'---|' * (len(metrics) + 1)}"]
     for row in rows:

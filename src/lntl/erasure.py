@@ -97,7 +97,7 @@ class LeaceFit:
         Args:
             z: Features (N, C).
             bias: Bias value of each row, (N,) int64, or (N, B) of B biases; IGNORE where unknown.
-            weight: Weight of each row, (N,), not negative; None for 1.
+            weight: Weight of each row, (N,), not negative; None: all weights are 1.
         """
         labels = bias.cpu().reshape(len(bias), -1)
         known = (labels != IGNORE).all(dim=1)

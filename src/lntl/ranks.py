@@ -104,7 +104,7 @@ def share_sizes(n: int) -> list[int]:
 
 
 def gather(tensor: Tensor, n: int) -> Tensor:
-    """Return the n examples of all ranks, (n, ...), from the share (m, ...) of this one, in order; differentiable.
+    """Return all n examples in order, (n, ...); `tensor` is the share (m, ...) of this rank. It is differentiable.
 
     Every rank then computes the same loss from the n examples. Divide this loss by the number of ranks, because the
     gradients of parameters are summed over the ranks. The backward pass multiplies by this number again, so the share

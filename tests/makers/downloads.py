@@ -150,7 +150,7 @@ def write_imdb_lists(folder: Path, faces: list[dict[str, Any]]) -> Path:
 
 
 def save_object(path: Path, content: Any) -> None:
-    """Save an object as NumPy did at that time, with pickle protocol 2."""
+    """Save an object as NumPy did when the authors made their files, with pickle protocol 2."""
     array = np.empty((), dtype=object)
     array[()] = content
     with path.open("wb") as file:

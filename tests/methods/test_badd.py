@@ -22,8 +22,8 @@ def make_wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     return torch.sin(step * count + shift).reshape(n, channels)
 
 
-# Computed with SimpleConvNet.badd_forward of gsarridis/vb-mitigator at 4fab2e2, in float64, for two biases and for z
-# instead of the output of its convolutions. For each m: the cross-entropy, the norm of its gradient with respect to z,
+# Computed with SimpleConvNet.badd_forward of gsarridis/vb-mitigator at 4fab2e2, in float64, with two biases; z
+# replaces the output of its convolutions. For each m: the cross-entropy, the norm of its gradient with respect to z,
 # and entry [1, 2] of its gradient with respect to the weights of the last layer.
 AUTHORS_VALUES = {
     1.0: (1.3394288881314835, 0.317792416774971, -0.3326554535174344),

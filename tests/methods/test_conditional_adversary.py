@@ -17,7 +17,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 def make_method(make_trainer: MakeTrainer, model: str = "convnet", **settings: Any) -> Any:
-    """Return the method with a random class embedding, which is 0 at the start."""
+    """Return the method with a random class embedding; the method itself starts with an embedding of 0."""
     method = make_trainer({"method": "conditional_adversary", **settings}, model={"name": model}).method
     nn.init.normal_(method.class_embedding.weight)
     return method

@@ -37,7 +37,7 @@ class Examples:
 
     Attributes:
         data: The data set, without the rows that training would skip or refuse.
-        leak_error: The error raised if values of group_id have rows in more than one split; None if no value has.
+        leak_error: The error raised if values of group_id have rows in more than one split; else None.
         opened_examples: Fingerprints of the examples; None if the examples were not opened.
         splits: Names of the splits.
         split: Index of the split of each example, (n,).
@@ -121,7 +121,7 @@ def _open(data: Dataset, show_progress: ShowProgress) -> OpenedExamples:
                 else:
                     unreadable[offset + int(part)] = result.reason
         offset += len(split)
-    prints = join(parts) if parts else NO_IMAGES  # vectors can always be read, so only images may have no part
+    prints = join(parts) if parts else NO_IMAGES  # no part: no image can be read (vectors can always be read)
     return OpenedExamples(prints, np.concatenate([np.empty(0, dtype=np.int64), *positions]), unreadable)
 
 

@@ -119,9 +119,9 @@ def planned_runs(plan: BenchmarkPlan, path: Path, trust: Sequence[str] | None = 
     ]
     by_key: dict[RunKey, PlannedRun] = {}
     for _, run in runs:
-        if (equal := by_key.setdefault(run.key, run)) is not run:
+        if (first_run := by_key.setdefault(run.key, run)) is not run:
             raise UserError(
-                f"{path}: {equal.title} and {run.title} are the same run: their values are equal, or differ only "
+                f"{path}: {first_run.title} and {run.title} are the same run: their values are equal, or differ only "
                 "in keys that do not change training, such as evaluation.*; remove one of them from the grid"
             )
     return [run for _, run in sorted(runs, key=lambda pair: pair[0])]

@@ -331,5 +331,5 @@ def restore(settings: Mapping[str, Any], workers: int = 0) -> EvalTransform:
 
 
 def identity(shape: Sequence[int]) -> ArrayTransform:
-    """Return the transform of a data set without its own: users pass x itself."""
+    """Return the transform for a data set that has none of its own: users pass x itself."""
     return ArrayTransform(shape, torch.zeros(()), torch.ones(()))

@@ -76,9 +76,9 @@ class Method(nn.Module):
         mean_over_images: Whether the loss of a batch is the mean of the losses of its parts, weighted by their numbers
             of images (for means over known labels, see `LabelCounts`). If True, with several processes or with
             training.accumulate, `objectives` gets a part of the batch and must not change buffers. False is correct
-            for every loss: `objectives` then gets the labels of the whole batch. Each process applies f and the
-            method's own networks to its share of batch.x. The outputs are gathered, and every process computes the
-            rest for the whole batch.
+            for every loss: `objectives` then gets the labels of the whole batch. Each process then applies f and
+            the method's own networks only to its share of batch.x. The outputs are gathered, and every process computes
+            the rest for the whole batch.
         trained_with_h: Additional networks that are trained with the settings of `optimizer_h`.
         required_model_settings: Settings of `model` that the method needs.
 

@@ -1,4 +1,4 @@
-"""DebiAN: a network finds groups on which the classifier differs, and the classifier learns them (Li et al., 2022)."""
+"""DebiAN: a network finds groups that the classifier treats unequally; the worse gets more weight (Li et al., 2022)."""
 
 import copy
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class DebiAN(Method):
         P1_c = sum s p / sum s and P2_c = sum (1 - s) p / sum (1 - s) over the batch's images of class c,
         L_d = mean over the classes c of the batch of -log |P1_c - P2_c| - penalty * log(1 - |mean s - mean (1 - s)|):
 
-    d looks for two groups of equal size on which the classifier differs (equal opportunity). The classifier learns more
+    d looks for two groups of equal size whose mean p differs most (equal opportunity). The classifier learns more
     from the group on which it is worse: w = 1 + s if P1_c <= P2_c, otherwise 2 - s. The gradient of each loss reaches
     only its own network. d is trained with the settings of optimizer_fg. CE and the logarithms are in nats.
     Source: "Discover and Mitigate Unknown Biases with Debiasing Alternate Networks", ECCV 2022, and the authors' code.

@@ -166,7 +166,7 @@ def _compute_z_shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
 
 
 def _channels_are_last(shape: tuple[int, ...], x: Tensor) -> bool:
-    """Return True for tokens (T, C), and for maps whose first (not last) two sizes are proportional to the images'."""
+    """Return True for tokens (T, C), and for maps whose first (not last) two sizes have the aspect ratio of x."""
     if len(shape) < 3:
         return len(shape) == 2
     height, width = x.shape[2:]

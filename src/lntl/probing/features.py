@@ -14,7 +14,8 @@ from lntl.types import Networks
 
 PENULTIMATE = "penultimate"  # the input of the last linear layer of g
 MAX_VALUES = 8192  # largest number of values stored for an image; 10,000 images take at most 330 MB
-_GRID_SIDES = (56, 28, 14, 7, 4, 2, 1)  # side lengths of the grids of `pool_maps`; 224, a usual image side, halved
+# Side lengths of the grids of `pool_maps`: 224 (a usual image side) divided by 4, 8, 16, 32, 64, 128 and 256.
+_GRID_SIDES = (56, 28, 14, 7, 4, 2, 1)
 
 
 def pool_maps(x: Tensor, max_values: int) -> Tensor:

@@ -52,7 +52,7 @@ def write_explanations(
         examples: The examples, at least one.
         out: The folder.
         run: The name of the run in the page.
-        count: Number of examples in the input of the user, of which `examples` may be a part.
+        count: Number of examples in the user's input; `examples` may be only some of them.
         steps: Number of points of the integral.
         progress: Called with 1 after each example.
 

@@ -78,7 +78,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: BaseModel | Mapping[str, object]) -> None:
-    """Write a JSON file atomically; from a model, only the fields that were set, in the order of the class."""
+    """Write a JSON file atomically; of a model, write only the fields that were set, in the order of its class."""
     values = content.model_dump(exclude_unset=True) if isinstance(content, BaseModel) else content
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
@@ -110,9 +110,8 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
             entries = {name: archive.getinfo(f"{name}.npy") for name in dimensions}
             if sum(entry.file_size for entry in entries.values()) > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
-            arrays = {
-                name: _parse_array(archive.read(entry)) for name, entry in entries.items()
-            }  # checks the checksums
+            # `read` verifies the checksum of an entry.
+            arrays = {name: _parse_array(archive.read(entry)) for name, entry in entries.items()}
         if mismatches := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
             raise ValueError(f"the array {mismatches[0]} has another shape")
     except (*ZIP_ERRORS, SyntaxError, TokenError) as error:  # NumPy raises the last two for a damaged header

@@ -457,7 +457,7 @@ class CellCount(BaseModel):
 
 
 class CellCounts(BaseModel):
-    """The groups of a split: the numbers of empty, absent and small groups, the first of each, and the smallest."""
+    """The groups of a split: numbers of empty, absent and small groups, the first groups of each kind, the smallest."""
 
     empty: int  # number of groups without rows here
     absent: int  # number of empty groups that have rows in another split
@@ -486,7 +486,7 @@ class Association(BaseModel):
 
     cramers_v: FiniteFloat | None
     mutual_information: FiniteFloat | None
-    bias_only: FiniteFloat | None  # accuracy on this split of the best rule on train from bias value to class
+    bias_only: FiniteFloat | None  # accuracy on this split of the rule from bias value to class that is best on train
     majority: FiniteFloat | None
     undefined: str | None
 

@@ -199,7 +199,7 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        """Updates of the run so far; a finished epoch counts as one of len(loader) updates in every phase."""
+        """Updates of the run so far; in every phase, a finished epoch counts as len(loader) updates."""
         epochs = sum(phase.settings.epochs for phase in self.phases[: self.phase]) + self.epoch_index
         return epochs * len(self.loader) + self.step
 
@@ -385,7 +385,7 @@ class Trainer:
         )
 
     def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
-        if self._terms.pending:  # only if a run is resumed with another number of processes, with shorter epochs
+        if self._terms.pending:  # only after resuming with another number of processes, if epochs are then shorter
             self._terms.take()
         terms, self._terms = self._terms.means(self._epoch_steps), LoggedTerms()
         self.epoch_index, self.step, self._seconds = self.epoch_index + 1, 0, 0.0
