@@ -106,7 +106,7 @@ def measure_lntl(paths: list[Path], settings: ImageSettings) -> dict[str, float]
 
 
 def measure_both(paths: list[Path], folder: Path, size: int, workers: int) -> dict[str, float]:
-    """Return the rates of both, measured one after the other."""
+    """Return the rates of the DataLoader and of `lntl`, measured one after the other."""
     settings = ImageSettings(size=size, crop="shift", flip=True, workers=workers)
     rates = measure_torchvision(folder, settings)
     for cache in CACHES:

@@ -1,4 +1,4 @@
-"""The contract of data sets: defaults of optional attributes, and one sentence for a class that violates it."""
+"""The contract of data sets: defaults of optional attributes, and the error for a class that violates it."""
 
 from typing import Any
 

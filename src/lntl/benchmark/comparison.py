@@ -113,7 +113,8 @@ def compare(
 ) -> Comparison:
     """Return the table of a metric for the planned runs.
 
-    planned: None for the runs of the lines; if a name and values have several configurations, the last one is used.
+    planned: The runs; None: the runs of the lines. If such runs have the same name and overrides, but different
+    configurations, only those with the last configuration are used.
     """
     runs = _latest_runs(lines) if planned is None else list(planned)
     if not runs:

@@ -34,7 +34,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 
 @dataclass(frozen=True)
 class BenchmarkProgress:
-    """The runs that are running and, once for each run, the run that has just ended with its line."""
+    """The runs in progress; `ended_run` is a run that has just ended, with its line, reported once for each run."""
 
     running_runs: Sequence[BenchmarkRun]
     ended_run: tuple[BenchmarkRun, ResultLine] | None = None

@@ -14,7 +14,7 @@ _INIT_TIMEOUT = 30  # seconds to wait for the server
 
 
 class WandB(Tracker):
-    """A run at Weights & Biases, in the project WANDB_PROJECT or, by default, in one with the name of the project."""
+    """A run at Weights & Biases; its project there is WANDB_PROJECT or, by default, `project` of the tracked run."""
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb
