@@ -35,8 +35,8 @@ def build_joint_trainer() -> tuple[Trainer, experiment.Experiment]:
         phases,
     ]
     overrides += ["training.optimizer_fg={name: sgd, weight_decay: 0.0005}", "training.optimizer_h={name: sgd}"]
-    built = experiment.build(config.read("colored_mnist_default", overrides))
-    return built.trainer, built
+    joint_experiment = experiment.build(config.read("colored_mnist_default", overrides))
+    return joint_experiment.trainer, joint_experiment
 
 
 def measure_lntl_rate(trainer: Trainer, seconds: float) -> float:
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("step.json"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    trainer, built = build_joint_trainer()
-    train = built.data.splits["train"]
+    trainer, joint_experiment = build_joint_trainer()
+    train = joint_experiment.data.splits["train"]
     index = torch.arange(10_000)
     images = train.pixels(index).permute(0, 2, 3, 1).contiguous().numpy()
     reference = Reference(images, train.y[index].numpy(), batch_size=BATCH)

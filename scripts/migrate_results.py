@@ -35,7 +35,7 @@ def use_old_names(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def rename_key(key: str) -> str:
-    """Return the key of an override with the name of lntl 0.2 in its last part."""
+    """Return the key of an override in lntl 0.2, where its last part may have a new name."""
     section, _, name = key.rpartition(".")
     renamed = RENAMED_KEYS.get(name, name) if section == "data" or section.startswith("training.phases.") else name
     return f"{section}.{renamed}" if section else renamed

@@ -368,7 +368,7 @@ def write_saliency(path: Path, epoch: int, erm: bool) -> None:
 
 
 def write_image_shift(path: Path, epoch: int) -> None:
-    """Write image_shift.json and image_shift.npz: the brightness of four digits in seven steps."""
+    """Write image_shift.json and image_shift.npz: four digits, unchanged and with six changes of brightness."""
     steps = [-0.2, -0.1, -0.05, 0.05, 0.1, 0.2]
     interval = [{"value": abs(s), "low": 0.9 * abs(s), "high": 1.1 * abs(s)} for s in steps]
     content = {

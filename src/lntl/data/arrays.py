@@ -245,13 +245,15 @@ def label_columns(bias: Any) -> list[Column]:
 
 
 def _column(name: str, values: Any) -> Column:
-    blank = array_file.missing_numbers(float(value) for value in values if isinstance(value, Real) and value == value)
-    texts = [_text(name, value, blank) for value in values]
+    missing_values = array_file.missing_numbers(
+        float(value) for value in values if isinstance(value, Real) and value == value
+    )
+    texts = [_text(name, value, missing_values) for value in values]
     number = {text: code for code, text in enumerate(dict.fromkeys(texts))}
     return categories(name, list(number), np.array([number[text] for text in texts], dtype=np.int64), MISSING)
 
 
-def _text(name: str, value: Any, blank: Sequence[int]) -> str:
+def _text(name: str, value: Any, missing_values: Sequence[int]) -> str:
     """Return a label as text, a whole float without its decimals, and "" for a missing label."""
     text = as_text(value)
     if isinstance(value, float) and text and not value.is_integer():
@@ -259,4 +261,4 @@ def _text(name: str, value: Any, blank: Sequence[int]) -> str:
             f"{name} holds {value:g}, which is not an integer; put it into bins first, e.g. with "
             "sklearn.preprocessing.KBinsDiscretizer(encode='ordinal')"
         )
-    return "" if text and value in blank else text
+    return "" if text and value in missing_values else text

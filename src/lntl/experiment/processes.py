@@ -85,7 +85,8 @@ def join(config: Config) -> Config:
             f"rank {number} of {num_started} did not reach the others at {address} within {MEETING_SECONDS:.0f} s "
             f"({shorten(reason)}); check that all were started and that this address is open to them"
         ) from error
-    old_function = torch.distributed.distributed_c10d._set_pg_timeout  # its name before torch 2.10
+    # Before torch 2.10, set_timeout was the private function _set_pg_timeout.
+    old_function = torch.distributed.distributed_c10d._set_pg_timeout
     getattr(torch.distributed, "set_timeout", old_function)(_COLLECTIVE_TIMEOUT)
     ranks.join(fabric.global_rank, fabric.world_size)
     _check_same_settings(config)

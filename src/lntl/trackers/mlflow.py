@@ -22,7 +22,7 @@ _TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRI
 
 
 class MLflow(Tracker):
-    """A run at MLflow, in the experiment MLFLOW_EXPERIMENT_NAME or, by default, in one with the name of the project."""
+    """A run at MLflow; its experiment is MLFLOW_EXPERIMENT_NAME or, by default, `project` of the tracked run."""
 
     def __init__(self, run: TrackedRun) -> None:
         from mlflow import MlflowClient
