@@ -104,11 +104,11 @@ def share_sizes(n: int) -> list[int]:
 
 
 def gather(tensor: Tensor, n: int) -> Tensor:
-    """Return all n examples in order, (n, ...); `tensor` is the share (m, ...) of this rank. It is differentiable.
+    """Return all n examples in order, (n, ...); `tensor` is the share (m, ...) of this rank.
 
-    Every rank then computes the same loss from the n examples. Divide this loss by the number of ranks, because the
-    gradients of parameters are summed over the ranks. The backward pass multiplies by this number again, so the share
-    gets the gradient of the undivided loss.
+    The operation is differentiable. Every rank then computes the same loss from the n examples. Divide this loss by the
+    number of ranks, because the gradients of parameters are summed over the ranks. The backward pass multiplies by this
+    number again, so the share gets the gradient of the undivided loss.
     """
     gathered: Tensor = _Gather.apply(tensor, n)
     return gathered

@@ -78,13 +78,13 @@ def _lntl(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; print an error that the user can correct as one sentence on stderr and exit with code 2."""
+    """Run the command line; if the user can correct an error, print it as one sentence on stderr, exit with code 2."""
     words = sys.argv[1:] if arguments is None else arguments
     exit_on_error(lambda: app([word for word in words if word != "--debug"], prog_name="lntl"), "--debug" in words)
 
 
 def exit_on_error(run: Callable[[], None], debug: bool) -> None:
-    """Call `run`; print an error that the user can correct as one sentence on stderr and exit with code 2.
+    """Call `run`; if the user can correct an error, print it as one sentence on stderr and exit with code 2.
 
     These errors are UserError, OSError (a file that cannot be read or written) and too little memory. If training is
     interrupted, print how to continue it and exit with code 130. debug: show the traceback of an error.

@@ -1,7 +1,7 @@
 """Waterbirds (Sagawa et al., ICLR 2020): birds from CUB-200-2011 on backgrounds from Places.
 
-In training, 95 % of the waterbirds are on water and 95 % of the landbirds on land. In val and test, 50 % of both kinds
-are on each background.
+In training, 95 % of the waterbirds are on water and 95 % of the landbirds on land. In val and test, half of
+each kind are on water and half on land.
 Source: the README of github.com/kohpangwei/group_DRO.
 """
 

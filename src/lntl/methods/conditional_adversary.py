@@ -9,7 +9,7 @@ __all__ = ["ConditionalAdversary"]
 
 
 class ConditionalAdversary(LNTL):
-    """LNTL (eq. 9) with q_h(b | z + e_y) for q_h(b | z): min_{f,g} max_{h,e} L_c + lam * E[log q_h] - mu * L_B.
+    """LNTL (eq. 9) with q_h(b | z + e_y) in place of q_h(b | z): min_{f,g} max_{h,e} L_c + lam * E[log q_h] - mu * L_B.
 
     e (num_classes, C) is an embedding that is trained with h and starts at 0, so that an h that was trained on z
     continues unchanged; e_y is added to the channels of z (N, C, ...), the same at each position. h knows from y the

@@ -15,7 +15,7 @@ __all__ = ["DomainIndependent"]
 
 
 class DomainIndependent(Method):
-    """Wang et al., CVPR 2020: min_{f,g} mean of -log p_d(y | x); p_d is the softmax of the head of bias value d of x.
+    """Wang et al., CVPR 2020: min_{f,g} mean of -log p_d(y | x); d is the bias value of x, p_d the softmax of head d.
 
     The heads g_d: z -> (N, num_classes) share all of g except its last layer; d = group mod num_bias_values, and images
     without a bias label are ignored. At test, g(z) is the sum over d of the logits of the heads, or of their
