@@ -38,7 +38,7 @@ def test_accuracy_and_chance_for_one_label_per_image_equal_their_formulas(digits
     bias = torch.where(torch.arange(50) % 3 == 0, IGNORE, batch.y)
     counts = count_head(networks, [replace(batch, bias=bias)], 10)
     z = batch.x.flatten(1)
-    networks.f = nn.Identity()  # which h could not take
+    networks.f = nn.Identity()  # h cannot take the output of this f, so z must be used
     assert torch.equal(count_head(networks, [replace(batch, bias=bias)], 10, z).hits, counts.hits)
     index, is_known = torch.arange(50), bias != IGNORE
     is_correct = networks.h(batch.x.flatten(1)).argmax(dim=1) == bias

@@ -151,7 +151,7 @@ def _load_erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) ->
 
 
 def _collect_labels(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Halves]:
-    """Return the labels that probes predict: under _JOINT the combination of all biases, under its name each bias.
+    """Return the labels that probes predict, by name: those of each bias, and of all biases combined as _JOINT.
 
     A bias that does not vary is left out with a warning. The combination is left out if hardly any of its values occurs
     twice. Raises UserError if no labels are left.
