@@ -153,7 +153,7 @@ def main() -> None:
         table[run.id]["leakage"] = old_table.get(run.id, {}).get("leakage")
         if options.probe and table[run.id]["leakage"] is None:
             table[run.id]["leakage"] = measure_leakage(folder.last, split)
-            print(f"{run.title}: {table[run.id]['measure_leakage']}", flush=True)
+            print(f"{run.title}: {table[run.id]['leakage']}", flush=True)
     write_atomic(hits_file, lambda file: np.savez_compressed(file, **packed_hits))
     rows = [
         row for row in (make_row(runs, splits, hits, table, key) for key in _list_row_keys(runs)) if row is not None
