@@ -316,6 +316,12 @@ def test_any_document_gives_a_user_error(raw: Any) -> None:
         configuration.validate(raw, "test")
 
 
+def test_a_conflict_of_settings_names_only_their_section(raw_config: RawConfig) -> None:
+    raw = raw_config("erm")
+    raw["data"] |= {"grayscale": True, "random_colors": 0.5}
+    assert find_faults(raw) == ["data: grayscale: true excludes random_colors; set only one of them"]
+
+
 # --- overrides ---
 
 
@@ -427,7 +433,9 @@ phases = st.one_of(
 )  # fmt: skip
 number_texts = st.from_regex(r"[-+]?[0-9]{1,3}(\.[0-9]?)?([eE][-+]?[0-9])?", fullmatch=True)
 texts = (
-    st.text(max_size=20) | st.sampled_from(["null", "true", "~", "1:30", "0x1f", "-", "? a", "é\n ü"]) | number_texts
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=20)
+    | st.sampled_from(["null", "true", "~", "1:30", "0x1f", "-", "? a", "é\n ü"])
+    | number_texts
 )
 raw_configs = st.fixed_dictionaries(
     {

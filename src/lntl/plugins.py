@@ -14,11 +14,17 @@ from importlib.util import find_spec
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from lntl.errors import UntrustedError, UserError, shorten
 
 Base = TypeVar("Base")
 Weight = Annotated[float, Field(ge=0, le=1e9)]  # weight of a loss term
+
+
+def conflict(message: str) -> PydanticCustomError:
+    """Return the error that a validator of several settings raises; the message is a sentence."""
+    return PydanticCustomError("conflict", "{message}", {"message": message})
 
 
 class Settings(BaseModel):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from pictures import write_images
+from pydantic import ValidationError
 from torchvision.transforms import v2
 
+from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.decoding import UnreadableImageError, decode
 from lntl.data.images import ImageSettings, ImageSource, Normalise
 
@@ -66,6 +68,12 @@ def test_a_share_of_the_training_images_gets_random_colors(tmp_path: Path) -> No
     is_changed = (original_images != colored_images).flatten(1).any(dim=1)
     assert 5 < int(is_changed.sum()) < 25
     assert torch.equal(make_source(tmp_path, random_colors=0.5).load(index), original_images)
+
+
+@pytest.mark.parametrize("settings", [ImageSettings, ColoredMNIST.Config])
+def test_random_colors_of_gray_images_are_refused(settings: type[ImageSettings] | type[ColoredMNIST.Config]) -> None:
+    with pytest.raises(ValidationError, match="grayscale: true excludes random_colors; set only one of them"):
+        settings(grayscale=True, random_colors=0.5)
 
 
 def test_batches_are_channels_last_in_memory(tmp_path: Path) -> None:

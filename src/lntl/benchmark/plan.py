@@ -16,7 +16,7 @@ from lntl.benchmark.results import MAX_NAME_LENGTH, BenchmarkRun, RunKey
 from lntl.config import Config
 from lntl.config.faults import describe
 from lntl.errors import UserError
-from lntl.plugins import Settings, did_you_mean
+from lntl.plugins import Settings, conflict, did_you_mean
 from lntl.yaml_file import parse, read_yaml
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -71,12 +71,12 @@ class BenchmarkPlan(Settings):
     def _check_repetitions(self) -> Self:
         names = [method.name for method in self.runs]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"runs has the name {repeated[0]!r} twice; each row of the table needs its own name")
+            raise conflict(f"runs has the name {repeated[0]!r} twice; each row of the table needs its own name")
         for method in self.runs:
             if len(set(self.seeds_of(method))) < len(self.seeds_of(method)):
-                raise ValueError(f"seeds of {method.name}: one seed is given twice")
+                raise conflict(f"seeds of {method.name}: one seed is given twice")
             if seed_keys := sorted(set(method.grid) & set(self.seed_keys)):
-                raise ValueError(f"grid of {method.name}: {seed_keys[0]} is set by the seeds; leave it out")
+                raise conflict(f"grid of {method.name}: {seed_keys[0]} is set by the seeds; leave it out")
         return self
 
     def seeds_of(self, method: PlannedMethod) -> list[int]:

@@ -59,6 +59,8 @@ def _describe_fault(fault: ErrorDetails, loc: list[int | str], model: type[BaseM
         return f"{path}: unknown value {value}{did_you_mean(str(fault['input']), valid)}"
     if kind == "bool_type" and str(fault["input"]).lower() in _BOOLEANS:
         return f"{path}: {value} is a string in YAML 1.2; write {_BOOLEANS[str(fault['input']).lower()]}"
+    if kind == "conflict":  # between several settings, so the value of their section says nothing
+        return f"{path}: {fault['msg']}"
     message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if message == fault["msg"]:
         return f"{path}: {message}, not {value}"
@@ -78,7 +80,8 @@ def _strip_plugin_names(loc: tuple[int | str, ...], raw: object) -> Iterator[int
         child = _child(value, part)
         if child is not _MISSING:
             value = child
-        if child is not _MISSING or position == len(loc) - 1:
+        is_name = part in (_child(value, "name"), _child(value, "method"))
+        if child is not _MISSING or (position == len(loc) - 1 and not is_name):
             yield part
 
 

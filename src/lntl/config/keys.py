@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from lntl import plugins
 from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS, NUM_HEADLINES
-from lntl.plugins import Settings, Weight
+from lntl.plugins import Settings, Weight, conflict
 from lntl.training import Optimizer, Phase
 
 
@@ -97,12 +97,12 @@ class Training(Settings):
     def _check_parts(self) -> Self:
         processes = self.devices * self.num_nodes
         if processes > 1 and ":" in self.device:
-            raise ValueError(
+            raise conflict(
                 f"device {self.device} is a single device, but the run has {processes} processes; write only the kind, "
                 f"{self.device.partition(':')[0]}"
             )
         if 2 * (parts := processes * self.accumulate) > self.batch_size:
-            raise ValueError(
+            raise conflict(
                 f"batch_size {self.batch_size} is less than two images for each of {parts} parts "
                 "(devices x num_nodes x accumulate)"
             )
@@ -195,7 +195,7 @@ class Evaluation(Settings):
     @model_validator(mode="after")
     def _check_best_model_metric(self) -> Self:
         if self.best_model_metric not in self.metrics:
-            raise ValueError(f"metrics that contain best_model_metric, {self.best_model_metric}")
+            raise conflict(f"metrics do not contain best_model_metric, {self.best_model_metric}; add it")
         return self
 
 
@@ -212,7 +212,7 @@ class Config(Settings):
             return raw
         plugin, _, arch = name.partition("/")
         if model.get("arch", arch) != arch:
-            raise ValueError(f"model.name and model.arch name two architectures, {arch!r} and {model['arch']!r}")
+            raise conflict(f"model.name and model.arch name two architectures, {arch!r} and {model['arch']!r}")
         return raw | {"model": model | {"name": plugin, "arch": arch}}
 
     project: Project

@@ -3,18 +3,18 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from lntl.data import mnist
 from lntl.data.array_file import READ_ERRORS, load_object_array
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.image_settings import RandomColors
+from lntl.data.image_settings import RandomColors, refuse_random_colors_of_gray_images
 from lntl.data.mnist import CLASSES, Augmentation, ColorBias, DigitSplit, Rotation, select_bias
 from lntl.data.transforms import luma
 from lntl.errors import UserError
@@ -169,6 +169,11 @@ class ColoredMNIST(Dataset):
             le=1_000_000_000,
             description="Use only the first images of train and of test, for a quick try.",
         )
+
+        @model_validator(mode="after")
+        def _check_colors(self) -> Self:
+            refuse_random_colors_of_gray_images(self.grayscale, self.random_colors)
+            return self
 
     def __init__(self, config: "ColoredMNIST.Config") -> None:
         self.config = config

@@ -1,11 +1,11 @@
 """Settings of all data sets of image files: how images are read, cropped, augmented and cached."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from lntl.plugins import Settings
+from lntl.plugins import Settings, conflict
 
 Fit = Literal["crop", "stretch", "pad"]
 # Ratio of the side of the stored square to `size`, which leaves room for crops: 256 to 224. Source: torchvision's
@@ -47,6 +47,12 @@ RandomColors = Annotated[
         "channels, standardised over the image, with random contrast and brightness.",
     ),
 ]
+
+
+def refuse_random_colors_of_gray_images(grayscale: bool, random_colors: float) -> None:
+    """Raise an error of the configuration if gray images would get random colors."""
+    if grayscale and random_colors:
+        raise conflict("grayscale: true excludes random_colors; set only one of them")
 
 
 class ImageSettings(Settings):
@@ -99,6 +105,11 @@ class ImageSettings(Settings):
     workers: int = Field(
         0, ge=0, le=256, description="Number of threads that read ahead; the images do not depend on it."
     )
+
+    @model_validator(mode="after")
+    def _check_colors(self) -> Self:
+        refuse_random_colors_of_gray_images(self.grayscale, self.random_colors)
+        return self
 
     @property
     def stored_side(self) -> int:

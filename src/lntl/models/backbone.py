@@ -12,7 +12,7 @@ from lntl.errors import UserError
 from lntl.models import image_shape
 from lntl.models.heads import HeadPerBias, PooledHead, TaskHeadSettings
 from lntl.models.splitting import MAX_DEPTH, SplitError, split_with_shape
-from lntl.plugins import did_you_mean
+from lntl.plugins import conflict, did_you_mean
 from lntl.types import DataSpec, Networks
 
 _AUXILIARY_PREFIXES = ("aux", "AuxLogits")  # weights of auxiliary classifiers, which are removed from networks here
@@ -38,7 +38,7 @@ class BackboneSettings(TaskHeadSettings):
     @model_validator(mode="after")
     def _check_source_of_weights(self) -> Self:
         if self.pretrained and self.weights is not None:
-            raise ValueError("pretrained and weights both name start weights; set only one of them")
+            raise conflict("pretrained and weights both name start weights; set only one of them")
         return self
 
 
