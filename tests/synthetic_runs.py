@@ -92,7 +92,7 @@ def write_run(path: Path, phases: list[dict[str, Any]], accuracy: float, leakage
             "seed": 0,
             "data": "rendered from the embedded MNIST strokes (no official file)",
             "selection": "best: highest accuracy on val (6000 held-out training images, random colors) among the "
-            "epochs of the last phase; last: no choice; the test set chooses nothing",
+            "epochs of the last phase; last: the state after the last epoch; no choice is made on the test set",
             "last": {"checkpoint": str(path / "checkpoints/last.pth"), "epoch": len(records), "test": scores},
             "best": {"checkpoint": str(path / "checkpoints/best_model.pth"), "epoch": len(records) - 1, "test": scores},
             "erm": erm_result if erm else None,

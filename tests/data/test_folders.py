@@ -98,9 +98,9 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"levels": ["split", "bias"]}, "levels contain label"),
-        ({"levels": ["label", "bias", "bias"]}, "no level twice"),
+        ({"levels": ["label", "bias", "bias"]}, "are all different"),
         ({"bias": {"from": "brightness", "bins": 2}}, "names the bias once"),
-        ({"levels": ["label"], "bias": "sky"}, "because folders have none"),
+        ({"levels": ["label"], "bias": "sky"}, "folders have no columns"),
     ],
 )
 def test_invalid_levels_and_biases_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -92,7 +92,7 @@ def write_other_architecture(path: Path) -> None:
         (write_pickle, r"w\.safetensors: not a \.safetensors file \(.*\); other formats can run code and are not read"),
         (
             write_other_architecture,
-            r"model\.weights: .*w\.safetensors: \d+ entries do not fit torchvision/shufflenet_v2_x0_5; ",
+            r"model\.weights: .*w\.safetensors: \d+ weights do not fit torchvision/shufflenet_v2_x0_5; ",
         ),
     ],
 )

@@ -152,10 +152,10 @@ def test_auxiliary_classifiers_of_googlenet_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer1.0.conv1.weight": None}, r"1 entries do not fit torchvision/resnet18; layer1\.0\.conv1\.weight: "
-         r"the file has nothing, the model \(64, 64, 3, 3\)"),
-        ({"layer1.0.conv1.weight": torch.zeros(2)}, r"the file has \(2,\), the model \(64, 64, 3, 3\)"),
-        ({"classifier.weight": torch.zeros(2)}, r"classifier\.weight: the file has \(2,\), the model nothing"),
+        ({"layer1.0.conv1.weight": None}, r"1 weights do not fit torchvision/resnet18; layer1\.0\.conv1\.weight: "
+         r"missing in the file, shape \(64, 64, 3, 3\) in the model"),
+        ({"layer1.0.conv1.weight": torch.zeros(2)}, r"shape \(2,\) in the file, shape \(64, 64, 3, 3\) in the model"),
+        ({"classifier.weight": torch.zeros(2)}, r"classifier\.weight: shape \(2,\) in the file, missing in the model"),
     ],
 )  # fmt: skip
 def test_weights_of_another_architecture_are_reported(change: dict[str, Any], message: str) -> None:

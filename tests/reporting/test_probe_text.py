@@ -88,7 +88,7 @@ def test_the_sentence_fits_the_numbers(leakage: float, h: float | None, start: s
     (sentence,) = get_sentences(make_probe(leakage, h, probes=probes))
     assert sentence.startswith(start)
     assert h_phrase in sentence
-    assert f"(conv at f) predicts the nearest mean colour of {leakage:.1%} of unseen images" in sentence
+    assert f"(conv at f) predicts the nearest mean colour for {leakage:.1%} of unseen images" in sentence
     assert "(chance 12.0%; plain training: 98.0%)" in sentence
 
 

@@ -110,7 +110,7 @@ def test_the_report_and_the_probe_command_give_the_same_answer() -> None:
 @pytest.mark.parametrize(("h", "leakage", "is_fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
 def test_h_was_fooled_only_if_h_is_at_chance_and_the_probe_is_not(h: float, leakage: str, is_fooled: bool) -> None:
     text = leakage_answer(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKAGE_BY_ANSWER[leakage])).text
-    assert "bias head h predicts" in text
+    assert "accuracy of the bias head h is" in text
     assert ("h was fooled" in text) == is_fooled
     assert (
         "bias head"

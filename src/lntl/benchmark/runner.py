@@ -117,7 +117,7 @@ class Benchmark:
             self._remove_files(run)
 
     def _clean_scratch(self, runs: list[PlannedRun], missing_runs: list[PlannedRun]) -> None:
-        """Remove files that killed processes left of finished runs, and the folders of runs that cannot be resumed."""
+        """Remove the folders of runs that cannot be resumed, and files of finished runs, left by killed processes."""
         for run in runs:
             if run not in missing_runs:
                 self._remove_files(run)
@@ -178,7 +178,7 @@ class RunProcess:
         config: Configuration of the run as a dict; its folder is replaced by one in the scratch folder.
         bench: The benchmark.
         lock: File descriptor of a lock, which the process keeps open; None if there is no lock.
-        cwd: Working directory of the process; None for that of this process.
+        cwd: Working directory of the process; None: the current working directory.
     """
 
     def __init__(

@@ -52,12 +52,12 @@ class Folders(LabelledFiles):
         @model_validator(mode="after")
         def _check(self) -> Self:
             if len(set(self.levels)) < len(self.levels) or "label" not in self.levels:
-                raise ValueError("a configuration whose levels contain label, and no level twice")
+                raise ValueError("a configuration whose levels contain label and are all different")
             if "bias" in self.levels and self.bias:
                 raise ValueError("a configuration that names the bias once: by a level, or by bias: {from, bins}")
             if any(bias.computed is None for bias in self.bias):
                 raise ValueError(
-                    "a configuration whose bias has no column, because folders have none: use {from, bins}, or a table"
+                    "a configuration whose bias is {from, bins}; folders have no columns, so use a table for a column"
                 )
             return self
 
@@ -152,7 +152,7 @@ def _list_entries(folder: Path) -> list[tuple[str, bool]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder; raises OSError for a broken link, unless its name is that of an image."""
+    """Return whether an entry is a folder; raises OSError for a broken link, except to an image or a hidden file."""
     if entry.is_symlink() and not entry.name.lower().endswith(suffixes()) and not entry.name.startswith("."):
         return S_ISDIR(entry.stat().st_mode)
     return entry.is_dir()

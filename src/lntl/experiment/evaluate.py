@@ -158,8 +158,8 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
         seed=config.project.seed,
         data=run.experiment.data.source,
         sizes={name: len(part) for name, part in run.experiment.data.splits.items()},
-        selection=f"best: {_describe_selection(run)}; last: no choice; {_describe_start(config)}"
-        "the test set chooses nothing",
+        selection=f"best: {_describe_selection(run)}; last: the state after the last epoch; "
+        f"{_describe_start(config)}no choice is made on the test set",
         last=scores["last"],
         best=scores["best"],
         erm=erm,

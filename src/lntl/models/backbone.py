@@ -115,10 +115,12 @@ class Backbone(Networks):
         mismatches = sorted((tensors.keys() - loadable - optional) | (state.keys() - tensors.keys()))
         if mismatches:
             first = mismatches[0]
-            file_shape, shape = (str(tuple(s[first].shape)) if first in s else "nothing" for s in (state, tensors))
+            file_shape, shape = (
+                f"shape {tuple(s[first].shape)}" if first in s else "missing" for s in (state, tensors)
+            )
             raise UserError(
-                f"{len(mismatches)} entries do not fit {self.full_name}; {first}: the file has {file_shape}, the model "
-                f"{shape}"
+                f"{len(mismatches)} weights do not fit {self.full_name}; {first}: {file_shape} in the file, {shape} "
+                "in the model"
             )
         with torch.no_grad():
             for key in loadable:

@@ -27,7 +27,7 @@ from lntl.probing.features import pool_maps
 from lntl.runs.formats import ProbeRow
 from lntl.seeding import derive, permutation
 
-_MAX_CLASS_GAIN = 0.1  # warn if the class predicts the bias more accurately than a constant answer by more than this
+_MAX_CLASS_GAIN = 0.1  # warn if accuracy_from_class exceeds majority by more than this
 _MAX_INPUTS = 1024  # inputs of the linear probe and of the MLP; maps are averaged to at most this number of values
 _COMPONENTS = 256  # principal components to which vectors with more than _MAX_INPUTS values are reduced
 _HIDDEN, _CHANNELS = 128, 32  # units of the MLP, channels of the convolutional probe

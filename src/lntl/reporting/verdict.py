@@ -196,7 +196,7 @@ def leakage_answer(m: Measurements) -> Answer:
     if m.erm_leakage is not None:
         scale += f", plain training {percent(m.erm_leakage)}"
     texts = [
-        f"From the features, a fresh probe predicts the {m.bias} of {percent(m.leakage)} of unseen images ({scale})."
+        f"From the features, a fresh probe predicts the {m.bias} for {percent(m.leakage)} of unseen images ({scale})."
     ]
     erm_skill = None if m.erm_leakage is None else skill(m.erm_leakage, m.chance)
     if is_at_chance(m.leakage, m.chance, m.n_test):
@@ -209,7 +209,7 @@ def leakage_answer(m: Measurements) -> Answer:
         if erm_skill is not None:
             texts.append("This is not clearly less than with plain training.")
     if m.unlearns and m.h_accuracy is not None and m.h_chance is not None:
-        text = f"The bias head h predicts {percent(m.h_accuracy)} of its labels (chance {percent(m.h_chance)})"
+        text = f"The accuracy of the bias head h is {percent(m.h_accuracy)} (chance for h: {percent(m.h_chance)})"
         fooled = short != "Yes" and is_at_chance(m.h_accuracy, m.h_chance, m.n_test)
         texts.append(f"{text}{': h was fooled, the fresh probe was not' if fooled else ''}.")
     return Answer(question=question, short=short, text=" ".join(texts))
@@ -263,7 +263,7 @@ def probe_sentences(
     erm_note = "" if erm is None else f"; plain training: {erm:.1%}"
     amount, best, chance = _describe_amount_left(probe, probe.n_test)
     yield (
-        f"{amount}: the best fresh probe ({best.probe} at {best.layer}) predicts the {probe.bias} of {best.mean:.1%} "
+        f"{amount}: the best fresh probe ({best.probe} at {best.layer}) predicts the {probe.bias} for {best.mean:.1%} "
         f"of unseen images (chance {chance:.1%}{erm_note}){_describe_h(probe, chance)}."
     )
     for name, result in list(probe.per_bias.items())[:MAX_LISTED_BIASES]:
@@ -319,7 +319,7 @@ def _describe_h(probe: Probe, chance: float) -> str:
     """Return a clause about h; h was fooled if it is at chance although a fresh probe predicts the bias."""
     if probe.h_accuracy is None or probe.h_chance is None:
         return "; no phase trained a bias head h"
-    text = f"; h predicts {probe.h_accuracy:.1%} of its labels (chance {probe.h_chance:.1%})"
+    text = f"; the accuracy of h is {probe.h_accuracy:.1%} (chance for h: {probe.h_chance:.1%})"
     if not is_at_chance(probe.h_accuracy, probe.h_chance, probe.n_test):
         return f"{text}, so h was not fooled"
     if is_at_chance(probe.leakage, chance, probe.n_test):
