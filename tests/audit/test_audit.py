@@ -206,7 +206,7 @@ def damage_images(folder: Path) -> None:
 def test_unreadable_files_are_listed_and_the_audit_continues(table: Path, run_audit: Callable[..., Audit]) -> None:
     damage_images(table)
     with pytest.raises(UserError, match="3 of 90 rows are wrong"):
-        Table(Table.Config(path=str(table / "pets.csv"), bias="sky", split="split", size=24))
+        Table(Table.Config(path=str(table / "pets.csv"), bias="sky", split="split"))
     stop_result, skip_result = run_audit(table), run_audit(table, on_error="skip")
     assert [line.split(":")[0] for line in check_content(stop_result)["wrong_rows"]] == ["line 8", "line 9", "line 10"]
     assert get_titles(stop_result, "problem") == ["Wrong rows"]
@@ -510,6 +510,38 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_ar
         assert phrase in " ".join(advice.reasons)
     assert check_verdict(audit_result.check)[0] == "Not yet"
     assert "there is no problem" not in render_check(audit_result.check, audit_result.similar_images)
+
+
+def test_random_colors_are_recommended_if_the_mean_color_predicts_the_bias(
+    table: Path, run_audit: Callable[..., Audit]
+) -> None:
+    colors = dict(zip(SKIES, [(200, 40, 40), (40, 200, 40), (40, 40, 200)], strict=True)) | {"": (0, 0, 0)}
+    for number, row in enumerate(make_rows()):  # a bright or a dark image in the color of the sky
+        image = np.broadcast_to(np.array(colors[row["sky"]]) * (0.3, 1.0)[number % 2], (24, 24, 3))
+        Image.fromarray(image.astype(np.uint8)).save(table / row["image"])
+    check = run_audit(table).check
+    assert check.biases[-1].color_accuracy == 1.0
+    assert check.recommendation is not None
+    assert check.recommendation.yaml.startswith("data:\n  random_colors: 1.0 ")
+    assert (
+        "The mean color of an image predicts sky, with a balanced accuracy of 100.0% on val (chance: 33.3%)."
+        in check.recommendation.reasons
+    )
+    for settings in ({"random_colors": 0.5}, {"grayscale": True}):
+        recommendation = run_audit(table, **settings).check.recommendation
+        assert recommendation is not None
+        assert "random_colors" not in recommendation.yaml
+
+
+def test_random_colors_are_not_recommended_if_the_color_says_nothing(
+    table: Path, run_audit: Callable[..., Audit]
+) -> None:
+    check = run_audit(table).check  # random blots
+    assert check.biases[-1].color_accuracy is not None
+    assert check.biases[-1].color_accuracy < 0.6
+    assert check.recommendation is not None
+    assert "random_colors" not in check.recommendation.yaml
+    assert run_audit(table, look=False).check.biases[-1].color_accuracy is None
 
 
 def test_with_one_conflicting_row_the_bias_does_not_determine_the_class(audit_arrays: AuditArrays) -> None:

@@ -21,7 +21,7 @@ from lntl.runs import checkpoint
 NUM_EPOCHS = 6
 
 
-def write_run(folder: Path, name: str = "run", **training: Any) -> Path:
+def write_run(folder: Path, name: str = "run", num_epochs: int = NUM_EPOCHS, **training: Any) -> Path:
     """Write the configuration of a run on two processes, and return its path."""
     raw = {
         "project": {"experiment_name": name},
@@ -29,7 +29,7 @@ def write_run(folder: Path, name: str = "run", **training: Any) -> Path:
         "model": {"name": "lenet", "feature_dim": 16, "hidden_dim": 16},
         "training": {
             "device": "cpu", "devices": 2, "batch_size": 32,
-            "phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": NUM_EPOCHS - 1}],
+            "phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": num_epochs - 1}],
         } | training,
         "logging": {"output_dir": str(folder), "use_tensorboard": False},
     }  # fmt: skip
@@ -66,13 +66,14 @@ def load_weights(run: Path) -> dict[str, torch.Tensor]:
 
 def kill_and_resume(folder: Path, kills: int) -> None:
     """Kill rank 1, rank 0, and so on, resuming after each kill; compare with an uninterrupted run."""
-    uninterrupted_process = start_training(write_run(folder, "uninterrupted"))
-    config, run = write_run(folder), folder / "run"
+    num_epochs = 4 * kills  # one to three epochs may end between two kills
+    uninterrupted_process = start_training(write_run(folder, "uninterrupted", num_epochs))
+    config, run = write_run(folder, num_epochs=num_epochs), folder / "run"
     assert wait_for_end(uninterrupted_process)[0] == 0
     epochs = 0
     for number in range(kills):
         process = start_training(config, "--resume", "auto")
-        wait_for_epochs(process, run, min(epochs + 1, NUM_EPOCHS - 1))
+        wait_for_epochs(process, run, epochs + 1)
         ranks = find_child_processes(process.pid)
         kill_time = time.monotonic()
         os.kill(ranks[(number + 1) % 2], signal.SIGKILL)

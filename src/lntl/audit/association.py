@@ -6,12 +6,14 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.neighbors import KNeighborsClassifier
 
 from lntl.types import IGNORE
 
 Ints = NDArray[np.int64]
 
 SIGNIFICANCE, POWER = 0.05, 0.8  # level and power of a two-sided test for a difference of two accuracies
+NEIGHBOURS = 15  # training images with the most similar color, whose bias values predict that of an image
 MAX_CELLS = 10_000_000  # largest number of (class, value) cells for which Cramér's V is computed
 
 
@@ -124,6 +126,40 @@ def rule_accuracy(table: Table, rule: Ints) -> float:
 def majority_share(table: Table) -> float:
     """Return the share of the most frequent class."""
     return _share(table.class_count.max(), table.num_examples)
+
+
+def color_accuracy(
+    train_color: NDArray[np.float32], train_value: Ints, val_color: NDArray[np.float32], val_value: Ints
+) -> float:
+    """Return how well the mean color of an image predicts its bias value: balanced accuracy on val.
+
+    The prediction is that of the nearest training images, by mean color and by the direction of the mean color, which
+    is the same for a thin and a thick stroke of one color.
+
+    Args:
+        train_color: Mean red, green and blue of training images, (n, 3) in [0, 255].
+        train_value: Their bias values, (n,); IGNORE if unknown.
+        val_color: The same of images of val, (m, 3).
+        val_value: Their bias values, (m,).
+
+    Returns:
+        The mean over the values in val of the share of their images that are predicted correctly; NaN if fewer than
+        two values are known in train or none is in val.
+    """
+
+    def features(color: NDArray[np.float32]) -> NDArray[np.float32]:
+        length = np.linalg.norm(color, axis=1, keepdims=True)
+        return np.concatenate([color / 255, color / np.maximum(length, 1)], axis=1)
+
+    in_train, in_val = train_value != IGNORE, val_value != IGNORE
+    if len(np.unique(train_value[in_train])) < 2 or not in_val.any():
+        return math.nan
+    classifier = KNeighborsClassifier(min(NEIGHBOURS, int(in_train.sum())))
+    classifier.fit(features(train_color[in_train]), train_value[in_train])
+    value = val_value[in_val]
+    is_correct = classifier.predict(features(val_color[in_val])) == value
+    count = np.bincount(value)
+    return float((np.bincount(value, is_correct)[count > 0] / count[count > 0]).mean())
 
 
 def detectable_difference(n: int) -> float:

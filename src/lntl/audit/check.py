@@ -73,7 +73,12 @@ def audit(config: Config, images: bool, show_progress: ShowProgress) -> Audit:
         check.duplicates, pairs = find_duplicates(examples, examples.opened_examples)
         similar_images = load_pairs(examples, pairs)
     check.findings = findings(check)
-    check.recommendation = recommend(check, pooled="bias_head" in type(config.model).model_fields)
+    data = config.data.model_dump()
+    check.recommendation = recommend(
+        check,
+        pooled="bias_head" in type(config.model).model_fields,
+        random_colors=data.get("random_colors") == 0 and not data.get("grayscale"),
+    )
 
     return Audit(check, similar_images)
 
@@ -84,18 +89,15 @@ def _make_check(config: Config, examples: Examples) -> Check:
     y = {name: examples.y[mask] for name, mask in masks.items()}
     joint = {name: examples.value[mask] for name, mask in masks.items()}
     tables = {name: crosstab(y[name], joint[name], spec.num_classes, spec.num_bias_values) for name in examples.splits}
-    biases = [
-        _count_bias(
-            bias_spec.name,
-            bias_spec.values,
-            y,
-            {name: _labels(split, index) for name, split in data.splits.items()},
-            spec.num_classes,
-        )
-        for index, bias_spec in enumerate(spec.biases)
-    ]
+    biases = []
+    for index, bias_spec in enumerate(spec.biases):
+        labels = {name: _labels(split, index) for name, split in data.splits.items()}
+        counts = _count_bias(bias_spec.name, bias_spec.values, y, labels, spec.num_classes)
+        counts.color_accuracy = _color_accuracy(examples, np.concatenate(list(labels.values())))
+        biases.append(counts)
     bias = bias_name(data.bias_kind, spec.biases)
     biases.append(_count_bias(bias, spec.bias_value_names, y, joint, spec.num_classes))
+    biases[-1].color_accuracy = _color_accuracy(examples, examples.value)
     names = CellNames(spec.class_names, spec.bias_value_names, data.label_kind, bias, spec.biases)
     occurring_cells = np.unique(np.concatenate([table.cells for table in tables.values()]))
     leak_error = examples.leak_error
@@ -240,6 +242,17 @@ def _brightness_accuracy(examples: Examples, crop: slice) -> float | None:
     bins = np.searchsorted(edges, brightness, side="right")
     table = crosstab(y, bins, examples.data.spec.num_classes, len(edges) + 1)
     return association.rule_accuracy(table, association.best_rule(table))
+
+
+def _color_accuracy(examples: Examples, value: Ints) -> float | None:
+    """Return the accuracy with which the mean color of an image of val predicts its bias value; None if undefined."""
+    opened_examples = examples.opened_examples
+    if opened_examples is None or (color := opened_examples.prints.color) is None:
+        return None
+    split, value = examples.split[opened_examples.position], value[opened_examples.position]
+    in_train, in_val = (split == examples.splits.index(name) for name in ("train", "val"))
+    accuracy = association.color_accuracy(color[in_train], value[in_train], color[in_val], value[in_val])
+    return None if math.isnan(accuracy) else accuracy
 
 
 # --- duplicates ---

@@ -31,6 +31,7 @@ WEAK_SKILL = 0.05  # up to this skill, plain training has little to gain from th
 WEAK_CRAMERS_V = 0.1  # below this, bias and label count as unrelated: "small" for two values, Cohen, 1988
 NEAR_CERTAIN_SKILL = 0.9  # above this, the bias nearly determines the label
 MAX_MISSING = 0.5  # above this share of missing bias labels, too few remain for methods that need them
+COLOR_SKILL = 0.5  # above this skill of the mean color of an image, the bias counts as a color
 MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the loss of each group for group_dro
 
 PHASES = {
@@ -325,14 +326,23 @@ def _biased_split_findings(check: Check) -> Iterator[Sentence]:
 # --- the recommended first method ---
 
 
-def recommend(check: Check, pooled: bool) -> Recommendation:
-    """Return the recommended first method; `pooled` is whether the model has the setting bias_head."""
+def recommend(check: Check, pooled: bool, random_colors: bool) -> Recommendation:
+    """Return the recommended first method.
+
+    Args:
+        check: The audit.
+        pooled: Whether the model has the setting bias_head.
+        random_colors: Whether the data could have random colors in training, which they do not have yet.
+    """
     method, reasons = _choose_method(check)
     title = "Plain training, as a baseline" if method == "erm" and find_determining_biases(check) else TITLES[method]
     lines = ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
     if method == "lntl" and pooled:
         lines = ["model:", "  bias_head: pooled  # h gets the same pooled features as g", *lines]
     reasons = [*reasons, *_reasons_of_several_biases(check)]
+    if random_colors and (color_reasons := _reasons_for_random_colors(check)):
+        lines = ["data:", "  random_colors: 1.0  # hides the bias in training", *lines]
+        reasons += color_reasons
     return Recommendation(method=method, title=title, reasons=reasons, yaml="\n".join(lines) + "\n")
 
 
@@ -369,6 +379,25 @@ def _choose_method(check: Check) -> tuple[str, list[str]]:
         f"{obstacle}; reweight estimates p(label given bias) from all rows, whereas group_dro needs rows of each "
         "group.",
     ]
+
+
+def _reasons_for_random_colors(check: Check) -> list[str]:
+    """Return the sentences about biases that the mean color of an image predicts and that predict the label."""
+    biases = check.biases[:-1] or check.biases
+    reasons = [
+        f"The mean color of an image predicts {bias.name}, with a balanced accuracy of {bias.color_accuracy:.1%} on "
+        f"val (chance: {1 / len(bias.values):.1%})."
+        for bias in biases
+        if bias.color_accuracy is not None
+        and (bias.color_accuracy - 1 / len(bias.values)) / (1 - 1 / len(bias.values)) >= COLOR_SKILL
+        and skill(bias.association["train"]) > WEAK_SKILL
+    ]
+    if reasons:
+        reasons.append(
+            "Random colors in training hide a color, and need no bias label. Do not set random_colors if the classes "
+            "themselves differ in color."
+        )
+    return reasons
 
 
 def _why_lntl(association: Association, cells: CellCounts) -> list[str]:

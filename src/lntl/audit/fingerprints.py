@@ -35,14 +35,18 @@ class Fingerprints:
         digest: Hash of all bytes, (n,).
         phash: Perceptual hash of each image, (n,); None for vectors.
         thumb: Grey thumbnail of each image, (n, THUMB_SIDE^2) uint8; None for vectors.
+        color: Mean red, green and blue of each image, (n, 3) in [0, 255]; None for vectors.
     """
 
     digest: Hashes
     phash: Hashes | None = None
     thumb: NDArray[np.uint8] | None = None
+    color: NDArray[np.float32] | None = None
 
 
-NO_IMAGES = Fingerprints(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, THUMB_SIDE**2), np.uint8))
+NO_IMAGES = Fingerprints(
+    np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, THUMB_SIDE**2), np.uint8), np.empty((0, 3), np.float32)
+)
 
 
 def vector_fingerprints(x: Tensor) -> Fingerprints:
@@ -66,7 +70,7 @@ def image_fingerprints(pixels: Tensor) -> Fingerprints:
     is_above_median = frequencies > frequencies[:, 1:].median(dim=1, keepdim=True).values
     phash = np.packbits(is_above_median.numpy(), axis=1).view(np.uint64)[:, 0]
     thumb = adaptive_avg_pool2d(grey, THUMB_SIDE).round().to(torch.uint8).flatten(1)
-    return Fingerprints(_digests(pixels), phash, thumb.numpy())
+    return Fingerprints(_digests(pixels), phash, thumb.numpy(), pixels.float().mean(dim=(2, 3)).numpy())
 
 
 def _digests(x: Tensor) -> Hashes:
@@ -80,9 +84,10 @@ def join(parts: Sequence[Fingerprints]) -> Fingerprints:
     digest = np.concatenate([part.digest for part in parts])
     hashes = [part.phash for part in parts if part.phash is not None]
     thumbs = [part.thumb for part in parts if part.thumb is not None]
+    colors = [part.color for part in parts if part.color is not None]
     if not hashes:
         return Fingerprints(digest)
-    return Fingerprints(digest, np.concatenate(hashes), np.concatenate(thumbs))
+    return Fingerprints(digest, np.concatenate(hashes), np.concatenate(thumbs), np.concatenate(colors))
 
 
 def equal_sets(digest: Hashes) -> Ints:

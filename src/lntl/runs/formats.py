@@ -499,6 +499,7 @@ class BiasCounts(BaseModel):
     counts: dict[str, list[list[int]]]
     missing: dict[str, FiniteFloat]
     association: dict[str, Association]
+    color_accuracy: FiniteFloat | None = None  # how well the mean color of an image predicts the value; None: unknown
 
 
 class LeakingGroups(BaseModel):
