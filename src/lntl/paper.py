@@ -32,8 +32,8 @@ PUBLISHED_RESULTS = (
     PublishedResult("paper: gray", GRAY, _AUTHORS),
     PublishedResult("paper: LNTL", LNTL, _AUTHORS),
     PublishedResult("LNTL, ramped reversal", RAMPED_LNTL, "a student report"),
-    PublishedResult("CSAD, as recalled, unconfirmed", CSAD, "Zhu et al., ICCV 2021", confirmed=False),
+    PublishedResult("CSAD, from memory, unconfirmed", CSAD, "Zhu et al., ICCV 2021", confirmed=False),
     PublishedResult(
-        "MI back-propagation, as recalled, unconfirmed", MI, "Ragonesi et al., CVPRW 2021", confirmed=False
+        "MI back-propagation, from memory, unconfirmed", MI, "Ragonesi et al., CVPRW 2021", confirmed=False
     ),
 )

@@ -1,4 +1,4 @@
-"""The comparison of methods: its numbers equal loops; its files and its figure are complete."""
+"""The comparison of methods: its numbers equal those of plain loops; its files and its figure are complete."""
 
 import csv
 import io
@@ -61,7 +61,7 @@ TABLE = compare(LINES)
 
 
 def parse_rows(text: str) -> dict[str, list[str]]:
-    """Return the further cells of each row of a Markdown table by its first cell."""
+    """Return the rows of a Markdown table by their first cell, without this cell."""
     cells = [[c.strip() for c in x.strip("| ").split(" | ")] for x in text.splitlines() if x.startswith("|")]
     return {name: values for name, *values in cells}
 
@@ -98,7 +98,7 @@ def test_the_markdown_table_has_scores_notes_and_failures() -> None:
     assert list(table)[:4] == ["accuracy by colour variance σ²", "---", r"er\_m", "best"]
     assert table[r"er\_m"] == [f"{mean:.4f} ± {std:.4f}".replace("0.", "."), ".8300 ± .0200"]
     assert table["best"] == ["**.9600 ± .0141 (n=2)**", "failed"]
-    assert "n = 3 where no other is given" in text
+    assert "n = 3 unless the cell shows another n" in text
     assert "Failed: best, data.color\\_var=0.02, seed 12: out of memory." in text
     assert table["accuracy by colour variance σ²"] == ["0.02", "0.05"]
 
@@ -109,8 +109,8 @@ def test_every_published_row_is_in_the_table() -> None:
         cells = [cell.strip("*") for cell in table[published_row.name]]
         assert cells == [f"{published_row.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
         assert published_row.source in text
-        assert published_row.confirmed != published_row.name.endswith("as recalled, unconfirmed")
-    assert table["CSAD, as recalled, unconfirmed"][1] == "**.9850**"  # the highest accuracy of the column is bold
+        assert published_row.confirmed != published_row.name.endswith("from memory, unconfirmed")
+    assert table["CSAD, from memory, unconfirmed"][1] == "**.9850**"  # the highest accuracy of the column is bold
 
 
 # From PAPER.md: baseline, BlindEye, gray and LNTL of the authors' README, a student report, and unconfirmed numbers.
@@ -122,8 +122,8 @@ def test_every_published_row_is_in_the_table() -> None:
         ("paper: gray", ".8374 .8751 .8996 .9166 .9325 .9472 .9596"),
         ("paper: LNTL", ".8185 .8854 .9137 .9306 .9406 .9555 .9618"),
         ("LNTL, ramped reversal", ".8393 .8956 .9197 .9324 .9388 .9469 .9512"),
-        ("CSAD, as recalled, unconfirmed", ".943 .961 .970 .980 .981 .982 .985"),
-        ("MI back-propagation, as recalled, unconfirmed", ".864 .925 .959 .973 .975 .980 .982"),
+        ("CSAD, from memory, unconfirmed", ".943 .961 .970 .980 .981 .982 .985"),
+        ("MI back-propagation, from memory, unconfirmed", ".864 .925 .959 .973 .975 .980 .982"),
     ],
 )
 def test_the_published_accuracies_are_those_of_paper_md(name: str, accuracies: str) -> None:
@@ -235,7 +235,7 @@ def test_the_columns_are_the_only_key_that_all_runs_set() -> None:
     assert (table.by, table.columns) == ("rho", [0.8, 0.9])
 
 
-def test_another_metric_has_no_published_rows_and_bias_accuracy_no_best_value() -> None:
+def test_bias_accuracy_has_no_published_rows_and_no_best_value() -> None:
     table = compare(LINES, metric="bias_accuracy")
     assert table.published_rows == []
     assert "**" not in tables.to_markdown(table)

@@ -33,12 +33,12 @@ from lntl.makers import isic as isic_maker
 from lntl.makers import utkface as utkface_maker
 from lntl.makers import waterbirds as waterbirds_maker
 from lntl.makers.imdb_faces import read_metadata
-from lntl.makers.tables import Made, check_images, compute_hash_fraction, write
+from lntl.makers.tables import DatasetTable, check_images, compute_hash_fraction, write
 
 PLACES = ("land", "water")
 
 
-def write_and_read(made_table: Made, folder: Path, source: Path) -> list[dict[str, str]]:
+def write_and_read(made_table: DatasetTable, folder: Path, source: Path) -> list[dict[str, str]]:
     """Write the table and return its rows; every image must exist."""
     check_images(source, made_table)
     write(folder / "made.csv", made_table)
@@ -568,11 +568,11 @@ def test_a_fault_of_a_download_gives_one_sentence(tmp_path: Path, monkeypatch: p
 def test_a_table_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "made.csv").write_text("existing")
     with pytest.raises(UserError, match=r"made\.csv exists already; move it away first"):
-        write(tmp_path / "made.csv", Made({"image": []}, "label", "bias", []))
+        write(tmp_path / "made.csv", DatasetTable({"image": []}, "label", "bias", []))
     assert (tmp_path / "made.csv").read_text() == "existing"
 
 
-MAKERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Made]]] = {
+MAKERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], DatasetTable]]] = {
     "waterbirds": (write_waterbirds, waterbirds_maker.make),
     "celeba": (write_celeba_csv, lambda source: celeba_maker.make(source, ["Blond_Hair", "Male"])),
     "dogs_and_cats": (write_dogs_and_cats, lambda source: dogs_and_cats_maker.make(source, source, "tb1", 0.2)),
@@ -606,4 +606,4 @@ def test_wrong_folders_missing_images_and_empty_splits_give_one_sentence(tmp_pat
         rows = [k for k, row_split in enumerate(table.columns["split"]) if row_split != split]
         columns = {column: [values[k] for k in rows] for column, values in table.columns.items()}
         with pytest.raises(UserError, match=f"download: it has no image for {split}"):
-            check_images(source, Made(columns, table.label, table.bias, table.notes))
+            check_images(source, DatasetTable(columns, table.label, table.bias, table.notes))

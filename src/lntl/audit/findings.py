@@ -1,9 +1,9 @@
 """Findings of an audit as sentences, and the recommended first method.
 
 A problem makes results untrustworthy, a warning limits their meaning, and a note is only information. The
-recommendation follows docs/REPRODUCTION.md. LNTL on the bias product is recommended if the bias nearly determines the
-label or a group is empty, a method with weighted groups only if every group has rows, and a method without bias labels
-if most bias labels are missing.
+recommendation follows docs/REPRODUCTION.md. If most bias labels are missing, it is a method without bias labels. If the
+bias nearly determines the label or a group is empty or small, it is LNTL on the bias product. A method with weighted
+groups is recommended only if every group has rows.
 """
 
 from collections.abc import Iterator
@@ -214,7 +214,7 @@ def what_helps(check: Check) -> list[str]:
         "Another measure of the same nuisance helps, too, if its values overlap between the classes. Brightness "
         f"computed from the image may be such a measure: data.bias: {{from: {source}, bins: 10}}.",
         *overlap,
-        "This audit measures the overlap: the best rule from values to classes must be wrong on some training rows. "
+        "This audit measures the overlap: values overlap if each rule from values to classes has errors in training. "
         "Finer bins of the same column do not help.",
         "If no measure overlaps (the age of faces, for example), only counterexamples help, or images in which nothing "
         "but the bias is changed or hidden: data.grayscale: true hides a color.",

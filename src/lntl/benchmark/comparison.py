@@ -229,7 +229,7 @@ def _notes(
     notes = []
     if n := _usual_n(our_rows):
         text = "last checkpoint of each run; mean ± sample standard deviation over seeds"
-        notes.append(f"{SPLIT_LABELS[split].capitalize()}, {text}, n = {n} where no other is given.")
+        notes.append(f"{SPLIT_LABELS[split].capitalize()}, {text}, n = {n} unless the cell shows another n.")
     sources: dict[str, list[str]] = {}
     for row in published_rows:
         sources.setdefault(row.source, []).append(row.name)

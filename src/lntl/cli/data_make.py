@@ -8,7 +8,7 @@ import typer
 from lntl.cli.arguments import ConfigArgument, Group, Overrides
 
 if TYPE_CHECKING:
-    from lntl.makers.tables import Made
+    from lntl.makers.tables import DatasetTable
     from lntl.types import Dataset
 
 app = typer.Typer(
@@ -89,8 +89,8 @@ def dogs_and_cats(
     """
     from lntl.makers import dogs_and_cats as maker
 
-    made = maker.make(source, lists or source, train, held_out, counterexamples, seed)
-    write_table(out, source, made, f"dogs_and_cats/{train}")
+    data_table = maker.make(source, lists or source, train, held_out, counterexamples, seed)
+    write_table(out, source, data_table, f"dogs_and_cats/{train}")
 
 
 @app.command("imdb_faces")
@@ -112,8 +112,8 @@ def imdb_faces(
     """
     from lntl.makers import imdb_faces as maker
 
-    made = maker.make(source, lists, train)
-    write_table(out, source, made, f"imdb_faces/{train}")
+    data_table = maker.make(source, lists, train)
+    write_table(out, source, data_table, f"imdb_faces/{train}")
 
 
 @app.command("celeba")
@@ -156,8 +156,8 @@ def utkface(
     """
     from lntl.makers import utkface as maker
 
-    made = maker.make(source, train, held_out, counterexamples, seed)
-    write_table(out, source, made, f"utkface/{train}")
+    data_table = maker.make(source, train, held_out, counterexamples, seed)
+    write_table(out, source, data_table, f"utkface/{train}")
 
 
 @app.command("isic")
@@ -202,7 +202,7 @@ def waterbirds(source: Source, out: Out) -> None:
     write_table(out, source, maker.make(source), "waterbirds/background")
 
 
-def write_table(out: Path, source: Path, made: "Made", config_name: str) -> None:
+def write_table(out: Path, source: Path, data_table: "DatasetTable", config_name: str) -> None:
     """Write the table of a download; print its counts by split, label and bias, and the next command."""
     from collections import Counter
 
@@ -212,16 +212,16 @@ def write_table(out: Path, source: Path, made: "Made", config_name: str) -> None
     from lntl.makers import tables
     from lntl.types import SPLITS
 
-    tables.check_images(source, made)
-    tables.write(out, made)
-    columns = made.columns
-    names = ["split", made.label, *([made.bias] if made.bias else [])]
+    tables.check_images(source, data_table)
+    tables.write(out, data_table)
+    columns = data_table.columns
+    names = ["split", data_table.label, *([data_table.bias] if data_table.bias else [])]
     counts = Counter(zip(*(columns[name] for name in names), strict=True))
     table = Table(*names, Column("images", justify="right"))
     for values in sorted(counts, key=lambda values: (SPLITS.index(values[0]), values[1:])):
         table.add_row(*values, str(counts[values]))
     console.out.print(table)
-    for note in made.notes:
+    for note in data_table.notes:
         console.echo(note)
     console.echo(f"{out}: {len(columns['split'])} images")
     console.echo(f"Next: lntl train {config_name} data.path={out} data.root={source}")

@@ -65,7 +65,9 @@ class _ImageArray:
         return _to_pixels(self.values[index])
 
     def file_sizes(self) -> Tensor:
-        raise UserError("an array contains no image files, so the bias size cannot be computed; name an array instead")
+        raise UserError(
+            "data.bias: {from: size} needs image files, but an array has none; name an array of bias labels instead"
+        )
 
 
 class Arrays(LabelledDataset):

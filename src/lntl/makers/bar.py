@@ -8,18 +8,18 @@ import re
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, found
+from lntl.makers.tables import DatasetTable, find_path
 
 ACTIONS = ("climbing", "diving", "fishing", "racing", "throwing", "vaulting")
 _NAME = re.compile(r"(?:pole )?(\w+)_\d+\.(?:jpg|jpeg|png)")
 
 
-def make(source: Path) -> Made:
+def make(source: Path) -> DatasetTable:
     """Return the columns image, label and split; in test the actions are at unusual places."""
     table: dict[str, list[str]] = {"image": [], "label": [], "split": []}
     other_files: list[Path] = []
     for split in ("train", "test"):
-        folder = found(source, [split])
+        folder = find_path(source, [split])
         for path in sorted(folder.iterdir()):
             match = _NAME.fullmatch(path.name)
             if match is None or match[1] not in ACTIONS:
@@ -35,4 +35,4 @@ def make(source: Path) -> Made:
     notes = []
     if other_files:
         notes.append(f"{len(other_files)} files are not images of an action and are left out, such as {other_files[0]}")
-    return Made(table, "label", None, notes)
+    return DatasetTable(table, "label", None, notes)

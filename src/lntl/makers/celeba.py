@@ -10,18 +10,18 @@ from pathlib import Path
 
 from lntl.errors import UserError
 from lntl.makers import tables
-from lntl.makers.tables import Made, find_name, found, lines
+from lntl.makers.tables import DatasetTable, find_name, find_path, lines
 from lntl.plugins import did_you_mean
 
 SPLITS = {"0": "train", "1": "val", "2": "test"}
 _FOLDERS = ("", "Anno/", "Eval/")  # folders of the two files, in the copy at Kaggle and in the original
 
 
-def make(source: Path, attributes: Sequence[str]) -> Made:
+def make(source: Path, attributes: Sequence[str]) -> DatasetTable:
     """Return a table of image, split and the attributes; the first attribute is the label, the second the bias."""
     if len(set(attributes)) < max(2, len(attributes)):
         raise UserError("--attribute: name at least two different attributes: first the label, then the bias")
-    folder = found(
+    folder = find_path(
         source, [f"{parent}img_align_celeba{child}" for parent in ("", "Img/") for child in ("/img_align_celeba", "")]
     )
     folder_name = folder.relative_to(source).as_posix()
@@ -37,11 +37,11 @@ def make(source: Path, attributes: Sequence[str]) -> Made:
             words = attribute.lower().replace("_", " ")
             codes = {"1": words, "-1": f"not {words}"}
             table[attribute].append(find_name(codes, value, f"{path}: {name}", attribute))
-    return Made(table, attributes[0], attributes[1], [])
+    return DatasetTable(table, attributes[0], attributes[1], [])
 
 
 def _find_file(source: Path, name: str) -> Path:
-    return found(source, [f"{folder}{name}{ending}" for ending in (".txt", ".csv") for folder in _FOLDERS])
+    return find_path(source, [f"{folder}{name}{ending}" for ending in (".txt", ".csv") for folder in _FOLDERS])
 
 
 def _read_partition(path: Path) -> Iterator[tuple[str, str]]:

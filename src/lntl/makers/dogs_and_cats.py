@@ -9,13 +9,13 @@ import re
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, compute_hash_fraction, found, lines, move_counterexamples
+from lntl.makers.tables import DatasetTable, compute_hash_fraction, find_path, lines, move_counterexamples
 
 SETS = {"tb1": {"dog": "bright", "cat": "dark"}, "tb2": {"dog": "dark", "cat": "bright"}}
 _NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
 
 
-def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> Made:
+def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> DatasetTable:
     """Return the columns image, label, color and split.
 
     Training uses the set `train` (tb1 or tb2) without the share `held_out`. Test is this share and the other set.
@@ -25,7 +25,7 @@ def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0,
     Here the held-out share makes test a mixed set: it has bright and dark images of both classes. With `held_out` 0,
     test is only the other set.
     """
-    folder = found(source, ["train/train", "train"]).relative_to(source).as_posix()
+    folder = find_path(source, ["train/train", "train"]).relative_to(source).as_posix()
     table: dict[str, list[str]] = {"image": [], "label": [], "color": [], "split": []}
     other_set: dict[str, str] = {}
     for name, color in _read_colors(lists).items():
@@ -38,14 +38,14 @@ def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0,
         table["color"].append(color)
         table["split"].append("train" if in_train_set and compute_hash_fraction(name) >= held_out else "test")
     move_counterexamples(table, other_set, added, seed)
-    return Made(table, "label", "color", [])
+    return DatasetTable(table, "label", "color", [])
 
 
 def _read_colors(lists: Path) -> dict[str, str]:
     """Return the colour, bright or dark, of each file name in the two lists, in the order of the lists."""
     colors: dict[str, str] = {}
     for color in ("bright", "dark"):
-        path = found(lists, [f"list_{color}.txt"])
+        path = find_path(lists, [f"list_{color}.txt"])
         for number, name in lines(path).items():
             if not _NAME.fullmatch(name):
                 raise UserError(f"{path}: line {number} is {name!r}; expected a name like cat.0.jpg or dog.0.jpg")

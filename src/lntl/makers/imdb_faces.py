@@ -19,7 +19,7 @@ import numpy as np
 
 from lntl.data.array_file import READ_ERRORS, load_object_array
 from lntl.errors import UserError
-from lntl.makers.tables import Made, compute_hash_fraction, found
+from lntl.makers.tables import DatasetTable, compute_hash_fraction, find_path
 
 # Age groups in years. Source: a public reproduction of the paper; the paper does not state them.
 YOUNG, OLD = "0-29", "40+"
@@ -39,7 +39,7 @@ class Face(NamedTuple):
     age: int
 
 
-def make(source: Path, lists: Path | None, train: str) -> Made:
+def make(source: Path, lists: Path | None, train: str) -> DatasetTable:
     """Return the columns image, gender, age, age_group, person and split; train is eb1 or eb2.
 
     Deviation: the paper cleaned the labels with networks; without the lists, faces are selected by the detector's
@@ -61,7 +61,7 @@ def make(source: Path, lists: Path | None, train: str) -> Made:
                 column.append(value)
     if unused := len(splits) - len(table["image"]):
         notes.append(f"{unused} faces are in no set, or only in the other training set")
-    return Made(table, "gender", "age_group", notes)
+    return DatasetTable(table, "gender", "age_group", notes)
 
 
 def person(face: Face) -> str:
@@ -81,7 +81,7 @@ def read_metadata(source: Path) -> tuple[list[Face], list[str]]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    path = found(source, ["imdb.mat"])
+    path = find_path(source, ["imdb.mat"])
     try:
         fields = loadmat(path)["imdb"][0, 0]
         paths = [str(cell[0]) for cell in fields["full_path"][0]]
@@ -123,13 +123,13 @@ def _compute_ages(dob: Any, photo_year: Any) -> Any:
 
 def read_lists(folder: Path, train: str) -> dict[str, list[Face]]:
     """Return the faces of train (the set eb1 or eb2) and of test, according to the authors' lists in a folder."""
-    path = found(folder, ["imdb_age_gender.npy"])
+    path = find_path(folder, ["imdb_age_gender.npy"])
     labels = {_decode(name): label for name, label in _read_dict(path).items()}
-    splits = found(folder, ["imdb_split.npy"])
+    splits = find_path(folder, ["imdb_split.npy"])
     content = _read_dict(splits)
     if "test_list" not in content:
         raise UserError(f"{splits}: it has no test_list; fetch it again")
-    train_list = found(folder, [f"{train}_img_list.npy"])
+    train_list = find_path(folder, [f"{train}_img_list.npy"])
     lists = {"train": (train_list, _read_content(train_list)), "test": (splits, content["test_list"])}
     for list_path, names in lists.values():
         if not isinstance(names, list | np.ndarray):

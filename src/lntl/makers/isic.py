@@ -8,14 +8,14 @@ Source: github.com/alceubissoto/debiasing-skin.
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, find_name, found, require_folder, rows
+from lntl.makers.tables import DatasetTable, find_name, find_path, require_folder, rows
 
 ARTEFACTS = ("dark_corner", "hair", "gel_border", "gel_bubble", "ruler", "ink", "patches")
 DIAGNOSES = {"benign": "benign", "malignant": "malignant"}
 TRAP_SETS = 5
 
 
-def make(source: Path, lists: Path, trap_set: int) -> Made:
+def make(source: Path, lists: Path, trap_set: int) -> DatasetTable:
     """Return the columns image, label, split and the seven artefacts; the ruler is the bias.
 
     The lists of train repeat the images of val; here these images are only in val.
@@ -28,7 +28,7 @@ def make(source: Path, lists: Path, trap_set: int) -> Made:
     num_repeated = 0
     split_by_name: dict[str, str] = {}
     for split in ("val", "test", "train"):
-        path = found(lists, [f"{folder}isic_annotated_{split}{trap_set}.csv" for folder in ("trap-sets/", "")])
+        path = find_path(lists, [f"{folder}isic_annotated_{split}{trap_set}.csv" for folder in ("trap-sets/", "")])
         for number, row in rows(path, ["image", "label_string", *ARTEFACTS]):
             position, name = f"{path}: line {number}", row["image"].partition(".")[0]
             if split_by_name.get(name) == "val" and split == "train":
@@ -53,6 +53,6 @@ def make(source: Path, lists: Path, trap_set: int) -> Made:
             f"{source}: {len(missing)} of {len(split_by_name)} listed images are not in this folder, such as "
             f"{missing[0]}.jpg; name the folder of all images of ISIC 2018 Task 1-2, see docs/DATA_SETS.md"
         )
-    return Made(
+    return DatasetTable(
         table, "label", "ruler", [f"{num_repeated} images are listed in val and in train; they are used only in val"]
     )

@@ -15,7 +15,7 @@ REMEDY = "name the folder that you unpacked, see docs/DATA_SETS.md"
 
 
 @dataclass(frozen=True)
-class Made:
+class DatasetTable:
     """The table of a data set.
 
     Args:
@@ -31,18 +31,18 @@ class Made:
     notes: list[str]
 
 
-def write(path: Path, made: Made) -> None:
+def write(path: Path, data_table: DatasetTable) -> None:
     """Write the table as CSV; raises UserError if the file exists."""
     if path.exists():
         raise UserError(f"{path} exists already; move it away first")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(made.columns)
-    writer.writerows(zip(*made.columns.values(), strict=True))
+    writer.writerow(data_table.columns)
+    writer.writerows(zip(*data_table.columns.values(), strict=True))
     write_text(path, text.getvalue())
 
 
-def found(source: Path, names: Sequence[str]) -> Path:
+def find_path(source: Path, names: Sequence[str]) -> Path:
     """Return the path of the first of `names` that exists in the download; raises UserError if none exists."""
     require_folder(source)
     for name in names:
@@ -104,16 +104,16 @@ def require_folder(source: Path) -> Path:
     return source
 
 
-def check_images(source: Path, made: Made) -> None:
+def check_images(source: Path, data_table: DatasetTable) -> None:
     """Raise UserError if train or test has no image, or if an image of the table is not in the download."""
     for split in ("train", "test"):
-        if split not in made.columns["split"]:
-            notes = "".join(f"; {note}" for note in made.notes)
+        if split not in data_table.columns["split"]:
+            notes = "".join(f"; {note}" for note in data_table.notes)
             raise UserError(f"{source}: it has no image for {split}{notes}; {REMEDY}")
-    missing = [name for name in made.columns["image"] if not (source / name).is_file()]
+    missing = [name for name in data_table.columns["image"] if not (source / name).is_file()]
     if missing:
         raise UserError(
-            f"{source}: {len(missing)} of {len(made.columns['image'])} listed images are missing, such as "
+            f"{source}: {len(missing)} of {len(data_table.columns['image'])} listed images are missing, such as "
             f"{missing[0]}; unpack lists and images of the same version again, or name the right folder"
         )
 

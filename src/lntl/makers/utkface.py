@@ -11,14 +11,14 @@ from pathlib import Path
 
 from lntl.errors import UserError
 from lntl.makers.imdb_faces import OLD, SETS, YOUNG
-from lntl.makers.tables import Made, compute_hash_fraction, move_counterexamples, require_folder
+from lntl.makers.tables import DatasetTable, compute_hash_fraction, move_counterexamples, require_folder
 
 GENDERS = {"0": "male", "1": "female"}
 RACES = {"0": "white", "1": "black", "2": "asian", "3": "indian", "4": "other"}
 _NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?")
 
 
-def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> Made:
+def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> DatasetTable:
     """Return the columns image, gender, age, age_group, race and split; train is eb1 or eb2.
 
     Test is the other set and the share `held_out` of the set `train`, so that test has all four groups. `added` faces
@@ -61,7 +61,7 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
             f"{num_unnamed} images are left out, because their names do not have the form age_gender_race_date.jpg"
         )
     move_counterexamples(table, other_set, added, seed)
-    return Made(table, "gender", "age_group", notes)
+    return DatasetTable(table, "gender", "age_group", notes)
 
 
 def _find_age_group(age: int) -> str | None:

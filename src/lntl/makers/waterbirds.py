@@ -7,16 +7,16 @@ Source: the README of github.com/kohpangwei/group_DRO.
 
 from pathlib import Path
 
-from lntl.makers.tables import Made, find_name, found, rows
+from lntl.makers.tables import DatasetTable, find_name, find_path, rows
 
 LABELS = {"0": "landbird", "1": "waterbird"}
 PLACES = {"0": "land", "1": "water"}
 SPLITS = {"0": "train", "1": "val", "2": "test"}
 
 
-def make(source: Path) -> Made:
+def make(source: Path) -> DatasetTable:
     """Return a table of image, label, background and split from the folder waterbird_complete95_forest2water2/."""
-    metadata = found(source, ["metadata.csv"])
+    metadata = find_path(source, ["metadata.csv"])
     table: dict[str, list[str]] = {"image": [], "label": [], "background": [], "split": []}
     for number, row in rows(metadata, ["img_filename", "y", "split", "place"]):
         position = f"{metadata}: line {number}"
@@ -24,4 +24,4 @@ def make(source: Path) -> Made:
         table["label"].append(find_name(LABELS, row["y"], position, "y"))
         table["background"].append(find_name(PLACES, row["place"], position, "place"))
         table["split"].append(find_name(SPLITS, row["split"], position, "split"))
-    return Made(table, "label", "background", [])
+    return DatasetTable(table, "label", "background", [])

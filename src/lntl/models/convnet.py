@@ -85,8 +85,8 @@ class Features(nn.Module):
         """Return z = rest(first(norm(x))).
 
         The scale and the shift of the norm are folded into the weights of the convolution; the shift becomes the
-        weights of an additional channel of ones. The output is the same, but the backward pass computes no gradient as
-        large as the images.
+        weights of an additional channel of ones. The output is the same, and the backward pass is faster, because it
+        computes no gradient with respect to the normalised images.
         """
         norm, first = self.norm, self.first
         x = batch_norm(x, norm.running_mean, norm.running_var, training=norm.training, eps=norm.eps)

@@ -35,8 +35,8 @@ Result = TypeVar("Result")
 State = optuna.trial.TrialState
 
 _STORAGE_TIMEOUT = 30.0  # seconds
-_HEARTBEAT_INTERVAL = 60.0  # seconds between two times at which a running trial writes the time into the storage
-_HEARTBEAT_TIMEOUT = 900.0  # seconds without such a time after which a trial on another machine counts as killed
+_HEARTBEAT_INTERVAL = 60.0  # seconds; a running trial writes the time into the storage at this interval
+_HEARTBEAT_TIMEOUT = 900.0  # seconds; a trial that has not written the time for so long counts as killed
 # Exceptions of storages.
 _STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError, LookupError)
 _MIN_TRIALS = 5  # number of finished trials before a trial can be pruned
