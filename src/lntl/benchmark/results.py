@@ -121,7 +121,7 @@ def read(path: Path) -> list[ResultLine]:
 
 
 def read_texts(path: Path) -> list[tuple[str, ResultLine]]:
-    """Return each line as text and parsed, as `read` does."""
+    """Return each line as text and as a ResultLine; raises UserError like `read`."""
     try:
         texts = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:

@@ -92,7 +92,7 @@ def read_images(path: Path, column: str, arrow_dir: str | None = None) -> FileLi
 
 
 def _read(path: Path, arrow_dir: str | None) -> Mapping[str, Part]:
-    """Return the splits of the data set, memory-mapped; a data set without splits is one named train."""
+    """Return the splits of the data set, memory-mapped; if it has no splits, all rows are the split train."""
     try:
         import datasets
     except ImportError as error:

@@ -59,8 +59,9 @@ def captum_installed() -> bool:
 def integrated_gradients(network: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Attributions:
     """Return the integrated gradients of a network's predictions.
 
-    The path goes from x = 0, the mean that normalisation subtracts, straight to x. The attributions of an example sum
-    up to the log-odds of its predicted class minus those of that class at x = 0, up to the error of the integral.
+    The path goes from x = 0, the mean that normalisation subtracts, straight to x. The sum of an example's
+    attributions is the log-odds of its predicted class minus the log-odds of the same class at x = 0, up to the error
+    of the integral.
 
     Args:
         network: Maps x to logits (n, classes); in evaluation mode.

@@ -107,7 +107,7 @@ class Run:
         return Trackers(config.logging.tracker_names() if ranks.is_first() else (), run)
 
     def _events(self, trackers: Trackers, stop: Stop, saver: BackgroundSaver) -> Iterator[Step | EpochRecord]:
-        """Yield each step and each epoch's record; save at the end of an epoch, at a stop, and by time in between."""
+        """Yield each step and each epoch's record; save after each epoch, at a stop and every checkpoint_minutes."""
         trainer, interval = self.experiment.trainer, 60 * self.experiment.config.logging.checkpoint_minutes
         last_save = monotonic()
         while not trainer.done:
@@ -199,9 +199,9 @@ class Run:
 
     @cached_property
     def _bias_chance(self) -> tuple[float, float]:
-        """Shares of training images with the most frequent bias value overall, and with that of their class.
+        """Accuracy of predicting the most frequent bias value, overall and in each class.
 
-        Each share is the mean over the biases (for example the channels of a map) on the first CHANCE_IMAGES images.
+        Each accuracy is the mean over the biases (for example the channels of a map) on the first CHANCE_IMAGES images.
         """
         split = self.experiment.data.splits["train"]
         index = torch.arange(min(len(split), CHANCE_IMAGES))
@@ -270,7 +270,7 @@ def _log_to_file(path: Path) -> Iterator[None]:
 
 
 def _share_of_most_frequent(parts: list[Tensor]) -> float:
-    """Return the share of the known labels of all parts that equal the most frequent label of their part."""
+    """Return the accuracy of predicting the most frequent label of each part; unknown labels are left out."""
     counts = [torch.bincount(part[part != IGNORE]) for part in parts]
     return sum(int(count.max()) for count in counts if len(count)) / max(sum(int(count.sum()) for count in counts), 1)
 
@@ -342,7 +342,7 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
         The run; `train` continues it.
 
     Raises:
-        DeadEndError: If a key of the configuration has changed on which the finished epochs depend.
+        DeadEndError: If the configuration has changed a key that affects the finished epochs.
         UserError: If the checkpoint cannot be read or is not in a run folder, or its data have changed.
     """
     saved = ranks.compute_on_first(lambda: checkpoint.load(path))

@@ -43,7 +43,7 @@ class LNTL(TaskMethod):
         """Settings of a phase with `method: lntl`."""
 
         lam: Weight = Field(
-            0.01, description="Weight of the information term; 0.01 in the authors' code, 0 is adversarial only."
+            0.01, description="Weight of the information term; 0.01 in the authors' code, 0 to leave it out."
         )
         mu: Weight = Field(
             0.1,
