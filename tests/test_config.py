@@ -533,7 +533,7 @@ def find_plugin_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
 
 
 def find_all_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
-    """Yield each class of settings with the names of variables in src that may be an object of it."""
+    """Yield each class of settings with the names of the variables in src that may hold an instance of it."""
     for name, section in SECTIONS.items():
         yield section, {name, "settings"} if name == "logging" else {name}
     yield configuration.Optimizer, {"settings"}
