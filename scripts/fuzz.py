@@ -13,8 +13,8 @@ A failure is one of these: a traceback (any exception except the exit of the com
 limit; or code of a file that ran. To detect such code, pickles and configurations in the files call functions that
 write a file, the canary. A training that takes too long gets Ctrl-C, and must then save its state and end.
 
-Each failure is printed with its command and its name; --only NAME repeats it. Its files stay in the folder, and so do
-the outcomes of all cases with the last line of each message. The exit code is 1 if there is a failure.
+Each failure is printed with its command and its name; --only NAME repeats it. Its files stay in the folder.
+The outcomes of all cases are also stored there, with the last line of each message. The exit code is 1 if there is a failure.
 """
 
 import argparse
@@ -377,9 +377,16 @@ def mutate_array_file(path: Path, rng: Random, canary: Path) -> None:
         arrays.pop(name)
     elif kind == 2:
         numbers = array.astype(float)
-        fewer = (array[:-1], array[:0], array[None], array[..., None], np.array(5), np.arange(len(array)).astype(str))
-        kinds = [array.astype(kind) for kind in (str, complex, "M8[s]", bool)]
-        arrays[name] = rng.choice((*fewer, *kinds, numbers * np.nan, numbers * 1e300, -numbers))
+        other_arrays = (
+            array[:-1],
+            array[:0],
+            array[None],
+            array[..., None],
+            np.array(5),
+            np.arange(len(array)).astype(str),
+        )
+        converted_arrays = [array.astype(dtype) for dtype in (str, complex, "M8[s]", bool)]
+        arrays[name] = rng.choice((*other_arrays, *converted_arrays, numbers * np.nan, numbers * 1e300, -numbers))
     elif kind == 3:
         arrays[name] = np.array([make_gadget(rng, canary)] * len(array), dtype=object)
     elif kind == 4:
@@ -470,7 +477,7 @@ def draw_value(annotation: Any, rng: Random) -> Any:
 
 
 def change_settings(raw: dict[str, Any], rng: Random) -> None:
-    """Set one to three existing keys to values of their types, change the method, or add a phase; often still valid."""
+    """Set one to three existing keys to values of their types, change the method, or add a phase; many results are valid."""
     training, phases = raw["training"], raw["training"]["phases"]
     methods = [name for name in plugins.names("lntl.methods") if name != "erm"]
     for _ in range(rng.choice((1, 2, 3))):

@@ -91,7 +91,7 @@ class Batch:
             where: `labelled`, or None for all positions.
 
         Returns:
-            A scalar; None for the number of positions.
+            A scalar; None if the divisor is the number of positions.
         """
         return None if self.counts is None or where is None else self.counts.positions
 
