@@ -13,8 +13,9 @@ A failure is one of these: a traceback (any exception except the exit of the com
 limit; or code of a file that ran. To detect such code, pickles and configurations in the files call functions that
 write a file, the canary. A training that takes too long gets Ctrl-C, and must then save its state and end.
 
-Each failure is printed with its command and its name; --only NAME repeats it. Its files stay in the folder.
-The outcomes of all cases are also stored there, with the last line of each message. The exit code is 1 if there is a failure.
+Each failure is printed with its command and its name; --only NAME repeats it. Its files stay in the folder. The
+outcomes of all cases are stored there, too, with the last line of each message. The exit code is 1 if there is a
+failure.
 """
 
 import argparse
@@ -477,7 +478,10 @@ def draw_value(annotation: Any, rng: Random) -> Any:
 
 
 def change_settings(raw: dict[str, Any], rng: Random) -> None:
-    """Set one to three existing keys to values of their types, change the method, or add a phase; many results are valid."""
+    """Set one to three existing keys to values of their types, change the method, or add a phase.
+
+    The configuration often stays valid.
+    """
     training, phases = raw["training"], raw["training"]["phases"]
     methods = [name for name in plugins.names("lntl.methods") if name != "erm"]
     for _ in range(rng.choice((1, 2, 3))):

@@ -1,8 +1,8 @@
 """A small run gives the numbers in golden.json.
 
 Tolerance: another processor adds numbers in another order. With other kernels on one machine (oneDNN off) the losses
-changed by up to 0.14 %, the accuracy of h by 0.004, and one of the 40 (val) or 400 (test) predictions. The tolerances
-are 3 times these changes. A change of the algorithm changes the losses by far more.
+changed by up to 0.14 %, the accuracy of h changed by 0.004, and one of the 40 (val) or 400 (test) predictions was
+another. The tolerances are 3 times these changes. A change of the algorithm changes the losses by far more.
 """
 
 import json

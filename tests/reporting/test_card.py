@@ -85,7 +85,7 @@ def test_the_card_of_an_unfinished_run_states_that_it_is_unfinished(tmp_path: Pa
     text = write_card(tmp_path).read_text(encoding="utf-8")
     assert "Nothing was measured on the test split." in text
     assert "The data are not known: the run is unfinished." in text
-    assert "not known: the run is unfinished |" in find_row(text, "chosen by")
+    assert "not known: the run is unfinished |" in find_row(text, "choice of checkpoint")
 
 
 def test_each_of_several_biases_has_a_table(run: Path) -> None:
