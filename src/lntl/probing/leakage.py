@@ -106,7 +106,7 @@ def measure_leakage(
 
 
 def _compute_outputs(subject: Subject, networks: Networks, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """Yield the outputs of a few layers at a time; the networks process the images once for each of these sets."""
+    """Yield the outputs of a few layers at a time, from one pass over the images each time."""
     for start in range(0, len(layers), _LAYERS_PER_PASS):
         yield subject.features(networks, layers[start : start + _LAYERS_PER_PASS])
 
