@@ -174,7 +174,7 @@ def test_several_processes_need_a_kind_of_device_and_not_a_single_device(make_co
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"devices": 5000, "batch_size": 10_000}, "training.devices: 5000 on cpu, and this machine has"),
+        ({"devices": 5000, "batch_size": 10_000}, "training.devices: 5000 on cpu, but this machine has only"),
         ({"devices": 2, "num_nodes": 3}, "torchrun --nnodes 3 --nproc-per-node 2"),
     ],
 )

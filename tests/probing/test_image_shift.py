@@ -135,7 +135,7 @@ def test_shifting_the_brightness_of_vectors_is_refused(
     shutil.copytree(trained_run("vectors"), run)
     assert lntl("probe", str(run), "--shift", "brightness", "--seeds", "1") == 2
     assert (
-        "--shift: the test examples are not images, so they have no brightness or color; leave it out"
+        "--shift: the test examples are not images, so they have no brightness or color; leave --shift out"
         in capsys.readouterr().err
     )
     assert not (run / "probe.json").exists()

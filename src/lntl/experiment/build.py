@@ -274,5 +274,5 @@ def check_devices(device: str, devices: int) -> None:
     if devices > available:
         unit = "cores, and each process needs one" if kind == "cpu" else "devices"
         raise UserError(
-            f"training.devices: {devices} on {kind}, and this machine has {available} {unit}; lower the number"
+            f"training.devices: {devices} on {kind}, but this machine has only {available} {unit}; lower the number"
         )

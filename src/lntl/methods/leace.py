@@ -41,7 +41,7 @@ class LEACE(Method):
 
     Rows have the weight w = p(y) p(b) / p(y, b), where b is the combination of all biases. Label and bias are then
     independent if every class occurs with every bias value; otherwise part of the label would be erased, too.
-    `rows: val` fits on one half of val instead of train; from then on the run uses only the other half as val. Rows
+    `rows: val` fits on one half of val instead of train; the whole run then uses only the other half as val. Rows
     whose bias is unknown are left out. A bias that is constant, or that determines the class of every row, raises an
     error.
 

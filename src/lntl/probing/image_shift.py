@@ -58,7 +58,9 @@ def check_images(data: Dataset, directions: Sequence[str]) -> tuple[ImageSplit, 
     if not directions:
         return None
     if not isinstance(split, ImageSplit) or not isinstance(transform, EvalTransform) or len(transform.shape) != 3:
-        raise UserError("--shift: the test examples are not images, so they have no brightness or color; leave --shift out")
+        raise UserError(
+            "--shift: the test examples are not images, so they have no brightness or color; leave --shift out"
+        )
     return split, transform
 
 

@@ -198,7 +198,7 @@ class RunFolder:
         self.check_files()
 
     def check_files(self) -> None:
-        """Raise UserError for a path of the run that is neither a file nor a folder, such as a pipe, which could block."""
+        """Raise UserError for a path that is neither a file nor a folder, such as a pipe, which could block."""
         for path in self._run_paths():
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise UserError(f"{path}: is neither a file nor a folder; remove it")
