@@ -45,7 +45,7 @@ def make_halves(seeds: int = 2) -> Halves:
 
 
 def make_features_with_bias(bias: Tensor, *map_shape: int) -> Tensor:
-    """Return noise (n, 12, *map_shape) that is raised in channel `bias`, in a map at 2 x 2 random positions."""
+    """Return noise (n, 12, *map_shape), raised in channel `bias`; in maps only in a random block of 2 x 2 positions."""
     rng = torch.Generator().manual_seed(1)
     z = torch.randn(len(bias), 12, *map_shape, generator=rng)
     positions = torch.randint(0, map_shape[0] - 1 if map_shape else 1, (len(bias), 2), generator=rng).tolist()
