@@ -175,7 +175,7 @@ def test_every_public_name_is_on_an_api_page() -> None:
             assert inspect.getdoc(value), f"{module.__name__}.{name} has no docstring"
 
 
-def test_every_method_is_in_the_table_of_advice() -> None:
+def test_every_method_is_in_the_table_of_all_methods() -> None:
     text = (ROOT / "docs/which_method.md").read_text("utf-8").partition("## All methods")[2]
     assert sorted(re.findall(r"^\| \[`(\w+)`\]", text, re.M)) == list(plugins.names("lntl.methods"))
 

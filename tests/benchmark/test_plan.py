@@ -212,12 +212,12 @@ def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
         (["training.ema=null", "data.color_var=0.05"], 2),
     ],
 )
-def test_the_option_only_selects_runs_by_name_and_setting(write_plan: Any, texts: list[str], num_selected: int) -> None:
+def test_runs_are_selected_by_name_and_setting(write_plan: Any, texts: list[str], num_selected: int) -> None:
     assert len(plans.select(get_runs(write_plan()), texts)) == num_selected
 
 
 @pytest.mark.parametrize("text", ["ern", "seed=13", "data.color_var=0.3", "lam=1"])
-def test_the_option_only_refuses_a_run_that_the_plan_does_not_have(write_plan: Any, text: str) -> None:
+def test_a_selection_that_matches_no_run_is_refused(write_plan: Any, text: str) -> None:
     with pytest.raises(UserError, match=f"--only {text}: the plan has no such run"):
         plans.select(get_runs(write_plan()), [text])
 
