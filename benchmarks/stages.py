@@ -137,17 +137,17 @@ def recipe() -> None:
     phases += [("erm, for comparison", erm, phase) for phase in erm.training.phases]
     for name, config, phase in phases:
         training = config.training.model_copy(update={"phases": (phase,)})
-        built = experiment.build(config.model_copy(update={"training": training}), data=data)
-        steps = built.trainer.epoch()
+        new_experiment = experiment.build(config.model_copy(update={"training": training}), data=data)
+        steps = new_experiment.trainer.epoch()
         for _ in range(3):
             next(steps)
         began = time.process_time()
         for _ in range(10):
             total = next(steps).total
-        a_step = (time.process_time() - began) / 10
-        rows.append((name, phase.epochs, a_step * 1000, a_step * total * phase.epochs))
+        seconds_per_step = (time.process_time() - began) / 10
+        rows.append((name, phase.epochs, seconds_per_step * 1000, seconds_per_step * total * phase.epochs))
     began = time.process_time()
-    built.predict(built.networks, "val")
+    new_experiment.predict(new_experiment.networks, "val")
     an_image = (time.process_time() - began) / sizes["val"]
     epochs = sum(phase.epochs for _, _, phase in phases)
     rows.append(("evaluation on val, each epoch", epochs, 0.0, an_image * sizes["val"] * epochs))

@@ -103,7 +103,7 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
         dimensions: Name and number of dimensions of each array; none of them may be empty.
 
     Raises:
-        UserError: If an array is missing, has other dimensions, is damaged, or does not have the size that its header says.
+        UserError: If an array is missing, has other dimensions, is damaged, or has a header that does not fit its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
