@@ -1,6 +1,6 @@
 """Properties of all methods. A new method is tested here without a change of this file.
 
-A method is tested with its defaults and with each other value of its settings that have a list of valid values.
+A method is tested with its defaults, and with each other value of its settings of type Literal.
 """
 
 import copy
@@ -29,7 +29,7 @@ Phase = dict[str, Any]
 
 
 def iterate_variants() -> Iterator[Phase]:
-    """Yield a phase for each method and for each further value of its settings with a list of valid values."""
+    """Yield a phase for each method with its defaults, and for each other value of its settings of type Literal."""
     for method in METHODS:
         yield {"method": method}
         for key, field in load_method(method).Config.model_fields.items():

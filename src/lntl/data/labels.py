@@ -264,7 +264,7 @@ def combine(columns: Sequence[Column]) -> JointBias:
 
 
 def _combinations(codes: Ints) -> tuple[Ints, Ints]:
-    """Return the combination of each row of codes (n, B), (n,), and the combinations (m, B) in lexicographic order."""
+    """Return the index of the combination of each row of codes (n, B), and the sorted combinations (m, B)."""
     combination = np.zeros(len(codes), dtype=np.int64)
     for column in codes.T:  # renumbered after each bias, because the number of possible combinations may overflow
         combination = np.unique(combination * (int(column.max()) + 1) + column, return_inverse=True)[1]

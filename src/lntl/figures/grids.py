@@ -107,8 +107,8 @@ def _draw_heat_maps(
             axes.set_xticks(range(len(column_names)), column_names, rotation=90 if rotate_names else 0)
         if show_row_names:
             axes.set_yticks(range(len(row_names)), row_names)
-        axes.set_xlabel(x_label if show_column_names else f"{x_label}: index, of {len(column_names)}")
-    panels[0].set_ylabel(y_label if show_row_names else f"{y_label}: index, of {len(row_names)}")
+        axes.set_xlabel(x_label if show_column_names else f"{x_label}: index from 0 to {len(column_names) - 1}")
+    panels[0].set_ylabel(y_label if show_row_names else f"{y_label}: index from 0 to {len(row_names) - 1}")
     figure.colorbar(image, ax=panels, label=unit)
     return figure
 
