@@ -134,8 +134,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for seed in range(args.seeds):
         for settings in ({"method": "erm"}, best):
-            fitted = build_classifier(args.epochs, random_state=seed, **settings).fit(*train[:2], bias=train[2])
-            rows.append({"method": settings["method"], "seed": seed, **evaluate(fitted, test)})
+            classifier = build_classifier(args.epochs, random_state=seed, **settings).fit(*train[:2], bias=train[2])
+            rows.append({"method": settings["method"], "seed": seed, **evaluate(classifier, test)})
             print("{method:>14}  seed {seed}".format(**rows[-1]), *format_intervals(rows[-1]), sep="   ")
     results = {"chosen": best, "worst group on val": val_scores, "images": n, "epochs": args.epochs, "test": rows}
     write_json(args.out, results | {"environment": environment.describe().model_dump(exclude={"resumed"})})
