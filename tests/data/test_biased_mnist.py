@@ -1,4 +1,4 @@
-"""Biased-MNIST and the Colored MNIST of LfF equal slow loops of their published protocols."""
+"""Compare Biased-MNIST and the Colored MNIST of LfF with slow loops that follow the published protocols."""
 
 import math
 from collections import Counter

@@ -35,7 +35,7 @@ from lntl.errors import Interrupted, UserError, for_terminal, report_to_launcher
 
 app = typer.Typer(
     cls=Group,
-    epilog="--debug, anywhere, shows the traceback of an error.",
+    epilog="Add --debug anywhere on the command line to see the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

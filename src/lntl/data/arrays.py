@@ -256,7 +256,7 @@ def _column(name: str, values: Any) -> Column:
 
 
 def _text(name: str, value: Any, missing_values: Sequence[int]) -> str:
-    """Return a label as text, a whole float without its decimals, and "" for a missing label."""
+    """Return a label as text: "" for a missing label, and a float such as 3.0 as "3"."""
     text = as_text(value)
     if isinstance(value, float) and text and not value.is_integer():
         raise UserError(

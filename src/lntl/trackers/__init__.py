@@ -59,7 +59,7 @@ class TrackedRun:
 
 
 class Tracker:
-    """Base class of trackers; its methods do nothing. Creating a tracker opens or continues a run there.
+    """Base class of trackers; its methods do nothing. Creating a tracker opens a run in its service, or continues one.
 
     The methods of trackers raise UserError or OSError if they fail.
 
