@@ -102,6 +102,65 @@ def test_the_white_value_is_not_stored_for_8_bit_images(tmp_path: Path) -> None:
     assert "white" not in data.transform.settings()
 
 
+@pytest.mark.parametrize("check", ["read", "header", "none"])
+def test_images_of_more_than_8_bits_beside_training_images_of_8_bits_are_reported(
+    tmp_path: Path, check: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_table(tmp_path, make_12_bit_images())
+    for k in range(N):
+        if k % 8 < 6:  # a training image
+            Image.new("RGB", (SIDE, SIDE), (k, k, k)).save(tmp_path / f"{k}.png")
+    data = build_data(path, check=check)
+    scale = "values from 0 to 65535 become black to white"
+    with caplog.at_level(logging.WARNING, "lntl"):
+        for split in data.splits.values():
+            split.batch(torch.arange(len(split)))
+    if check == "none":  # nothing was opened before
+        assert data.notes == []
+        assert f"{tmp_path}/6.png: has more than 8 bits (highest value " in caplog.text
+        assert caplog.text.count(scale) == 1
+    else:
+        assert data.notes == [
+            f"6 images have more than 8 bits, but the training images have 8: {scale} (set data.white to change this): "
+            + ", ".join(f"{tmp_path}/{k}.png" for k in (6, 7, 14, 15, 22, 23))
+        ]
+        assert caplog.text == ""
+    assert data.transform is not None
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "lntl"):  # the transform of `lntl predict`, given files and PIL images
+        restored_transform = restore(data.transform.settings())
+        restored_transform([tmp_path / "7.png"])
+        with Image.open(tmp_path / "7.png") as image:
+            restored_transform([image])
+            restore({"shape": [3, SIDE, SIDE], "mean": [0.0], "std": [1.0], "white": 255, "grey": False})([image])
+    assert caplog.text.count(scale) == 3
+
+
+def test_the_depth_of_an_image_does_not_depend_on_its_suffix(tmp_path: Path) -> None:
+    path = write_table(tmp_path, make_12_bit_images())
+    for k in range(N):
+        (tmp_path / f"{k}.png").rename(tmp_path / f"{k}.jpg")
+    path.write_text(path.read_text().replace(".png", ".jpg"))
+    for check in ("read", "header", "exist"):
+        transform = build_data(path, check=check).transform
+        assert transform is not None
+        assert transform.settings()["white"] == 4095
+
+
+def test_the_check_of_headers_finds_the_only_image_of_more_than_8_bits(tmp_path: Path) -> None:
+    """It is not among the images that are opened without this check."""
+    rows = ["image,label,bias,split"]
+    for k in range(200):
+        Image.new("L", (2, 2), k).save(tmp_path / f"{k}.png")
+        rows.append(f"{k}.png,{'ab'[k % 2]},{'cd'[k // 2 % 2]},{('train', 'val', 'test')[max(0, k - 197)]}")
+    (tmp_path / "101.png").write_bytes(encode_16_bit_png(np.full((2, 2, 1), 1023)))
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    for check in ("read", "header"):
+        transform = build_data(tmp_path / "a.csv", check=check).transform
+        assert transform is not None
+        assert transform.settings()["white"] == 1023
+
+
 def test_16_bit_colors_are_scaled_and_not_truncated(tmp_path: Path) -> None:
     colors = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3))
     (tmp_path / "a.png").write_bytes(encode_16_bit_png(colors))

@@ -1,6 +1,7 @@
 """The data set `arrays`: vectors or images with labels in several forms, normalised by their training rows."""
 
 import json
+import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -240,6 +241,55 @@ def test_numbers_that_float32_cannot_represent_are_standardised_in_double(write_
         np.testing.assert_allclose(x_read, expected[row], atol=1e-6)
         for transform in (data.transform, restored_transform):
             assert torch.equal(transform(x[row]), x_read)
+
+
+def test_numbers_one_standard_deviation_from_a_large_mean_keep_their_digits(write_file: WriteFile) -> None:
+    """A standard deviation of exactly 1 is no sign of a constant number."""
+    x = 1_700_000_000 + np.where(np.arange(N) % 2, 1.0, -1.0)
+    data = build_data(
+        write_file(x=np.stack([x, x], axis=1), split=np.repeat(["train", "val", "test"], 30)), split="split"
+    )
+    for split in data.splits.values():
+        expected = np.where(split.row.numpy() % 2, 1.0, -1.0)
+        np.testing.assert_array_equal(split.batch(torch.arange(len(split))).x[:, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 1e9])  # with the offset, float32 would lose digits of the second number
+def test_a_number_that_is_constant_in_training_is_only_shifted(
+    write_file: WriteFile, dtype: Any, offset: float
+) -> None:
+    """The rounding error of its mean is not its standard deviation."""
+    x = np.stack([np.full(N, 0.1), offset + np.arange(N)], axis=1).astype(dtype)
+    x[60:, 0] = 0.6
+    data = build_data(write_file(x=x, split=np.repeat(["train", "val", "test"], 30)), split="split")
+    for name, expected in (("train", 0), ("test", 0.5)):
+        split = data.splits[name]
+        np.testing.assert_allclose(split.batch(torch.arange(len(split))).x[:, 0], expected, atol=1e-6)
+
+
+def test_numbers_that_float32_cannot_hold_are_named_if_they_are_not_standardised(write_file: WriteFile) -> None:
+    x = np.stack([np.arange(N), 1_700_000_000 + np.arange(N) % 7], axis=1).astype(np.float64)
+    sentence = "float32, which loses digits of x[1]; data.normalise: train standardises in double precision first"
+    assert sentence in build_data(write_file(x=x), normalise="none").source
+    assert "digits of" not in build_data(write_file(x=x)).source
+    assert "digits of" not in build_data(write_file(x=x[:, :1]), normalise="none").source
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_inputs_with_too_few_digits_give_a_warning(
+    write_file: WriteFile, dtype: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = np.stack([1_000 + np.arange(N) / 2**20, np.arange(N)], axis=1)
+    transform = build_data(write_file(x=x)).transform
+    assert transform is not None
+    with caplog.at_level(logging.WARNING, "lntl"):
+        transform(x)
+        assert caplog.text == ""
+        transform(x.astype(dtype))
+    kind = np.dtype(dtype).name
+    sentence = f"images: {kind} numbers, but the run was trained on float64 numbers, which lose digits in {kind}"
+    assert f"{sentence}; pass float64" in caplog.text
 
 
 def test_a_header_with_more_rows_than_the_file_contains_is_refused_at_once(write_file: WriteFile) -> None:

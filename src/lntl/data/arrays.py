@@ -15,7 +15,7 @@ from lntl.data import array_file
 from lntl.data.biases import Biases, BiasSetting, ColumnName
 from lntl.data.eval_transform import ArrayTransform
 from lntl.data.labels import MISSING, Column, Ints, as_text, categories, combine, no_bias
-from lntl.data.rows import ColumnSettings, Rows
+from lntl.data.rows import MAX_NAMES, ColumnSettings, Rows
 from lntl.data.splits import LabelledDataset, LabelledSplit, make_spec, split_labels
 from lntl.errors import UserError
 from lntl.types import Dataset, ImageSplit
@@ -123,7 +123,10 @@ class Arrays(LabelledDataset):
         x = torch.from_numpy(values)
         images = _ImageArray(x) if x.dim() == 4 else None
         labels = self._label(rows, biases, images, tuple(x.shape[1:]), config, faults)
-        x, mean, std = with_statistics(x, labels["train"].row if config.normalise == "train" else None)
+        train = labels["train"].row
+        if config.normalise == "none" and x.dim() == 2 and bool((rounded := loses_digits(x, train)).any()):
+            self._note([_rounding_note(config.x, rounded)])
+        x, mean, std = with_statistics(x, train if config.normalise == "train" else None)
         white = None if x.dim() < 4 else 1 if x.is_floating_point() else 255
         self.transform = ArrayTransform(x.shape[1:], mean, std, white)
         split_class = ImageArraySplit if x.dim() == 4 else ArraySplit
@@ -135,6 +138,17 @@ class Arrays(LabelledDataset):
     def row_name(self, row: int) -> str:
         """Return the number of a row in the file, such as "row 7"."""
         return self._rows.name(row)
+
+
+def _rounding_note(name: str, rounded: Tensor) -> str:
+    """Return a sentence about the numbers of vectors that float32 cannot hold."""
+    columns = rounded.nonzero()[:, 0].tolist()
+    listed = ", ".join(f"{name}[{column}]" for column in columns[:MAX_NAMES])
+    more = ", ..." if len(columns) > MAX_NAMES else ""
+    return (
+        f"the networks compute in float32, which loses digits of {listed}{more}; data.normalise: train standardises "
+        "in double precision first"
+    )
 
 
 def _columns(config: Arrays.Config) -> list[str]:
@@ -174,25 +188,35 @@ def with_statistics(x: Tensor, train: Tensor | None, vectors: bool = True) -> tu
     """
     if x.dim() == 4:
         return x, *statistics(x, train)
-    if train is not None and x.dtype != torch.float32:
-        mean, std = statistics(x, train, torch.float64)
-        scale = x.abs().amax(dim=0).double() if len(x) else mean
-        limits = torch.finfo(torch.float32)
-        loses_digits = (
-            (scale * limits.eps / 2 > _MAX_ROUNDING_ERROR * std) & (std != 1)
-            | (scale > limits.max)
-            | (std < limits.tiny)
-        )
-        if bool(loses_digits.any()):
-            return x.double(), mean, std
+    if train is not None and bool(loses_digits(x, train).any()):
+        return x.double(), *statistics(x, train, torch.float64)
     x = x.float()
     return x, *statistics(x, train if vectors else None)
+
+
+def loses_digits(x: Tensor, train: Tensor) -> Tensor:
+    """Return whether float32 would lose digits of each number of vectors (n, D) that vary over the training rows."""
+    if x.dtype == torch.float32:
+        return torch.zeros(x.shape[1], dtype=torch.bool)
+    mean, std = statistics(x, train, torch.float64)
+    scale = x.double().abs().amax(dim=0) if len(x) else mean
+    limits = torch.finfo(torch.float32)
+    is_rounded = (scale * limits.eps / 2 > _MAX_ROUNDING_ERROR * std) & _varies(x, train)
+    return is_rounded | (scale > limits.max) | (std < limits.tiny)
+
+
+def _varies(x: Tensor, train: Tensor) -> Tensor:
+    """Return whether each channel (C,) or number (D,) has more than one value in the training rows."""
+    axes = (0, 2, 3) if x.dim() == 4 else (0,)
+    limits = [(x[rows].amin(dim=axes), x[rows].amax(dim=axes)) for rows in train.split(_ROWS_PER_CHUNK)]
+    low, high = (torch.stack(values) for values in zip(*limits, strict=True))
+    return low.amin(dim=0) < high.amax(dim=0)
 
 
 def statistics(x: Tensor, train: Tensor | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel (C, 1, 1) or number (D,) over the training rows.
 
-    They are computed in float64; a deviation of 0 is replaced by 1. If `train` is None, they are 0 and 1.
+    They are computed in float64. The deviation is 1 if all values are equal. If `train` is None, they are 0 and 1.
     """
     shape = (x.shape[1], 1, 1) if x.dim() == 4 else (x.shape[1],)
     if train is None:
@@ -202,7 +226,9 @@ def statistics(x: Tensor, train: Tensor | None, dtype: torch.dtype = torch.float
     mean = torch.stack(means).sum(dim=0).view(shape) / len(train)
     squares = [(x[rows].double() - mean).square().mean(dim=axes) * len(rows) for rows in train.split(_ROWS_PER_CHUNK)]
     std = (torch.stack(squares).sum(dim=0).view(shape) / len(train)).sqrt()
-    return mean.to(dtype), torch.where(std > 0, std, 1).to(dtype)
+    # Rounding errors of the mean give equal values a deviation above 0.
+    is_positive = (std > 0) & _varies(x, train).view(shape)
+    return mean.to(dtype), torch.where(is_positive, std, 1).to(dtype)
 
 
 class InMemory(Dataset):

@@ -1,5 +1,6 @@
 """Decode an image file to a square of 8-bit RGB, upright and without alpha, or refuse it with a reason."""
 
+import logging
 import math
 import sys
 import zlib
@@ -18,6 +19,8 @@ from PIL.ImageFile import ImageFile as PillowFile
 
 from lntl.data.image_settings import Fit
 from lntl.errors import UserError
+
+log = logging.getLogger("lntl")
 
 # Formats that contain only pixels; EPS, for example, is a program and not accepted.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -69,8 +72,35 @@ class UnreadableImageError(UserError):
         self.reason = reason
 
 
-# Called with an image that is brighter than white and with its highest value.
+# Called with an image of more than 8 bits, and its highest value, if that is above white or no white value is set.
 BrightCallback = Callable[[ImageFile, int], None]
+
+
+@dataclass
+class DepthWarnings:
+    """Logs warnings about images of more than 8 bits: about each that is brighter than `white`.
+
+    If `white` is None, because the training images have 8 bits, it logs one warning about the first image.
+    """
+
+    white: int | None
+    warned: bool = False
+
+    def __call__(self, image: ImageFile, high: int) -> None:
+        """Log a warning about an image with this highest value."""
+        if self.white is not None:
+            log.warning(
+                "%s: its highest value, %d, is above the white value of the training images and is clipped", image, high
+            )
+        elif not self.warned:
+            self.warned = True
+            log.warning(
+                "%s: has more than 8 bits (highest value %d), but the training images have 8; in such images, values "
+                "from 0 to %d become black to white; to change this, save them with 8 bits, or train with data.white",
+                image,
+                high,
+                WHITE,
+            )
 
 
 def decode(
@@ -86,7 +116,8 @@ def decode(
         side: Side of the square in pixels.
         fit: How the image becomes a square.
         white: Value of an image with more than 8 bits that becomes 255; None for 65535.
-        on_bright: Called if a value is above `white`; such values become 255.
+        on_bright: Called if a value is above `white`, because such values become 255; and for each image with more than
+            8 bits if `white` is None.
 
     Returns:
         uint8 (side, side, 3).
@@ -99,15 +130,17 @@ def decode(
         return np.asarray(_to_square(_to_rgb(image, path, white, on_bright), side, fit))
 
 
-def load_upright(image: Path | Image.Image, number: int = 0) -> NDArray[np.uint8]:
+def load_upright(
+    image: Path | Image.Image, number: int = 0, on_bright: BrightCallback | None = None
+) -> NDArray[np.uint8]:
     """Return a file or a PIL image like `decode`, but in its original size, uint8 (H, W, 3).
 
     number: Number of a PIL image in messages.
     """
     if isinstance(image, Image.Image):
-        return np.asarray(_to_rgb(image, Path(f"image {number}"), in_place=False))
+        return np.asarray(_to_rgb(image, Path(f"image {number}"), on_bright=on_bright, in_place=False))
     with _open(image) as pil_image:
-        return np.asarray(_to_rgb(pil_image, image))
+        return np.asarray(_to_rgb(pil_image, image, on_bright=on_bright))
 
 
 def square_from_pil(
@@ -122,17 +155,29 @@ def square_from_pil(
     return np.asarray(_to_square(_to_rgb(image, Path(f"image {number}"), white, on_bright, in_place=False), side, fit))
 
 
-def check_header(path: ImageFile) -> None:
-    """Raise UnreadableImageError if the file is missing, not an image, or too large; its pixels are not read."""
-    with _open(path):
-        pass
+def check_header(path: ImageFile) -> bool:
+    """Return whether an image has more than 8 bits per channel; its pixels are not read.
+
+    Raises UnreadableImageError if the file is missing, not an image, or too large.
+    """
+    with _open(path) as image:
+        return image.mode.startswith("I") or _has_16_bit_colors(image)
+
+
+def has_8_bit_signature(path: Path) -> bool:
+    """Return whether a file begins like a JPEG, GIF, BMP or WebP file, which have at most 8 bits, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith((b"\xff\xd8\xff", b"GIF8", b"BM")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
 
 
 def has_more_than_8_bits(path: ImageFile) -> bool:
     """Return whether an image has more than 8 bits per channel; False if it cannot be read."""
     try:
-        with _open(path) as image:
-            return image.mode.startswith("I") or _has_16_bit_colors(image)
+        return check_header(path)
     except UnreadableImageError:
         return False
 
@@ -274,10 +319,10 @@ def _gray_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
 def _scale_to_8_bits(
     values: NDArray[np.int64], path: ImageFile, white: int | None = None, on_bright: BrightCallback | None = None
 ) -> NDArray[np.uint8]:
-    """Return values from 0 to white (default WHITE) as 0 to 255; `on_bright` is called if a value is above white."""
-    white = white or WHITE
-    if on_bright is not None and values.max() > white:
+    """Return values from 0 to white (default WHITE) as 0 to 255; `on_bright` is called as by `decode`."""
+    if on_bright is not None and (white is None or values.max() > white):
         on_bright(path, int(values.max()))
+    white = white or WHITE
     scaled = (2 * 255 * values + white) // (2 * white)  # rounded; exact in integers
     return scaled.clip(max=255).astype(np.uint8)
 

@@ -17,7 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from lntl.data import array_file, transforms
-from lntl.data.decoding import ImageFile, UnreadableImageError, load_upright, square_from_pil
+from lntl.data.decoding import (
+    BrightCallback,
+    DepthWarnings,
+    ImageFile,
+    UnreadableImageError,
+    load_upright,
+    square_from_pil,
+)
 from lntl.data.image_settings import ImageSettings
 from lntl.data.images import ImageSource
 from lntl.errors import UserError
@@ -130,6 +137,17 @@ def as_floats(values: ImageInput, shape: tuple[int, ...], dtype: torch.dtype = t
     return torch.from_numpy(np.require(values, np.float64 if dtype == torch.float64 else np.float32, ["C", "W"]))
 
 
+def _warn_if_single(values: NDArray[Any] | Tensor) -> None:
+    """Log a warning if numbers have float32 or less, although the network needs float64."""
+    kind = str(values.dtype).removeprefix("torch.")
+    if kind in ("float32", "float16", "bfloat16"):
+        log.warning(
+            "images: %s numbers, but the run was trained on float64 numbers, which lose digits in %s; pass float64",
+            kind,
+            kind,
+        )
+
+
 def shape_error(values: NDArray[Any] | Tensor, shape: tuple[int, ...]) -> str:
     """Return the error message about an array of the wrong shape or dtype."""
     kind = str(values.dtype).removeprefix("torch.")
@@ -151,12 +169,6 @@ def as_pil(image: Tensor | Image.Image | Path) -> Image.Image:
 
 _LUMA_NOTE = ", as luma (ITU-R BT.601) in all channels"
 _STORED_SETTINGS = {"size", "fit", "crop", "normalise"}  # image settings that evaluation depends on
-
-
-def _warn_bright_image(image: ImageFile, high: int) -> None:
-    log.warning(
-        "%s: its highest value, %d, is above the white value of the training images and is clipped", image, high
-    )
 
 
 class EvalTransform(InputTransform):
@@ -215,17 +227,18 @@ class FileTransform(EvalTransform):
     def source(self, images: ImageInput) -> Source:
         """Return the images; uint8 arrays count as images of any size, float arrays must have the network's size."""
         if isinstance(images, EncodedFiles):
-            return ImageSource(images.files, self.image_settings, on_bright=_warn_bright_image)
+            return ImageSource(images.files, self.image_settings, warn=True)
         array = parse_images(images, self.shape)
         if isinstance(array, Tensor) and array.is_floating_point():
             mean, std = self.mean_and_std()
             return Values(array, lambda values: self._grey(values).sub(mean).div_(std))
         if isinstance(array, list) and isinstance(array[0], Path):
-            return ImageSource(array, self.image_settings, on_bright=_warn_bright_image)
+            return ImageSource(array, self.image_settings, warn=True)
         side, fit, white = self.image_settings.stored_side, self.image_settings.fit, self.image_settings.white
+        on_bright = DepthWarnings(white)
         return LazyImages(
             len(array),
-            lambda i: square_from_pil(as_pil(array[i]), i, side, fit, white, _warn_bright_image),
+            lambda i: square_from_pil(as_pil(array[i]), i, side, fit, white, on_bright),
             self._normalise_squares,
         )
 
@@ -275,18 +288,21 @@ class ArrayTransform(EvalTransform):
     def source(self, images: ImageInput) -> Source:
         """Return the images or vectors; raises UserError if they have another shape."""
         if self.white is None:
+            if self.mean.dtype == torch.float64 and isinstance(images, np.ndarray | Tensor):
+                _warn_if_single(images)
             return Values(as_floats(images, self.shape, self.mean.dtype), self._normalise)
         array = parse_images(images, self.shape)
         if isinstance(array, list):
-            return LazyImages(len(array), lambda i: self._read_pixels(array[i], i), self._normalise_pixels)
+            on_bright = DepthWarnings(None)
+            return LazyImages(len(array), lambda i: self._read_pixels(array[i], i, on_bright), self._normalise_pixels)
         if array.is_floating_point():
             return Values(array, lambda values: self._normalise(self._grey(values) * float(self.white or 1)))
         if array.shape[2:] != self.shape[1:]:
             raise UserError(shape_error(array, self.shape))
         return Values(array, self._normalise_pixels)
 
-    def _read_pixels(self, image: Path | Image.Image, number: int) -> NDArray[np.uint8]:
-        pixels = load_upright(image, number)
+    def _read_pixels(self, image: Path | Image.Image, number: int, on_bright: BrightCallback) -> NDArray[np.uint8]:
+        pixels = load_upright(image, number, on_bright)
         if pixels.shape[:2] != self.shape[1:]:
             image_size, x_size = ("{} x {} pixels".format(*shape) for shape in (pixels.shape, self.shape[1:]))
             name = image if isinstance(image, Path) else Path(f"image {number}")

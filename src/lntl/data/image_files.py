@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from lntl.data.decoding import EncodedImage, ImageFile, suffixes
+from lntl.data.decoding import WHITE, EncodedImage, ImageFile, suffixes
 from lntl.data.eval_transform import FileTransform
 from lntl.data.image_settings import ImageSettings
 from lntl.data.images import ImageSource
@@ -218,21 +218,31 @@ def _select_images(source: ImageSource, files: FileList, keep: NDArray[np.bool_]
     selected = ImageSource(files, source.settings)
     new_index = np.cumsum(keep) - 1
     selected.highest = {int(new_index[old]): value for old, value in source.highest.items() if keep[old]}
+    selected.deep = [int(new_index[old]) for old in source.deep if keep[old]]
     return selected
 
 
 def _depth_notes(source: ImageSource, files: FileList, clipped_images: list[int]) -> list[str]:
     """Return notes about the white value of images with more than 8 bits."""
     white = source.settings.white
+
+    def join_names(indices: list[int]) -> str:
+        names = ", ".join(str(files[index]) for index in indices[:MAX_NAMES])
+        return f"{names}{', ...' if len(indices) > MAX_NAMES else ''}"
+
+    scale = f"values from 0 to {white or WHITE} become black to white (set data.white to change this)"
     if white is None:
-        return []
-    notes = [
-        f"images with more than 8 bits: values from 0 to {white} become black to white (set data.white to change this)"
-    ]
+        deep_images = sorted(source.deep)
+        if not deep_images:
+            return []
+        return [
+            f"{len(deep_images)} images have more than 8 bits, but the training images have 8: {scale}: "
+            f"{join_names(deep_images)}"
+        ]
+    notes = [f"images with more than 8 bits: {scale}"]
     if clipped_images:
-        names = ", ".join(str(files[index]) for index in clipped_images[:MAX_NAMES])
-        more = ", ..." if len(clipped_images) > MAX_NAMES else ""
-        notes.append(f"{len(clipped_images)} images are brighter than {white} and are clipped: {names}{more}")
+        names = join_names(clipped_images)
+        notes.append(f"{len(clipped_images)} images are brighter than {white} and are clipped: {names}")
     return notes
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from lntl.data import cache, transforms
 from lntl.data.decoding import (
-    BrightCallback,
+    DepthWarnings,
     EncodedImage,
     ImageFile,
     UnreadableImageError,
     check_header,
+    has_8_bit_signature,
     has_more_than_8_bits,
     highest_value,
 )
@@ -40,14 +42,14 @@ class ImageSource:
     Args:
         paths: The files.
         settings: How the images are read.
-        on_bright: Function called with a file that is brighter than `settings.white`, and its highest value.
+        warn: Whether to log a warning about each file that is brighter than `settings.white`.
     """
 
-    def __init__(
-        self, paths: Sequence[ImageFile], settings: ImageSettings, on_bright: BrightCallback | None = None
-    ) -> None:
+    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, warn: bool = False) -> None:
         self.paths, self.settings = paths, settings
         self.highest: dict[int, int] = {}  # known highest values of images with more than 8 bits, by index
+        self.deep: list[int] = []  # indices of images with more than 8 bits, by their headers
+        on_bright = DepthWarnings(settings.white) if warn or settings.white is None else None
         self._store = cache.CACHES[settings.cache](paths, settings, on_bright)
 
     def __len__(self) -> int:
@@ -73,9 +75,11 @@ class ImageSource:
 
         def examine(index: int) -> None:
             if not full:
-                check_header(self.paths[index])
+                if check_header(self.paths[index]):
+                    self.deep.append(index)
             elif (value := _highest_value(self.paths[index])) is not None:
                 self.highest[index] = value  # decoded later, when `white` is known
+                self.deep.append(index)
             else:
                 self._store(index)
 
@@ -96,8 +100,8 @@ class ImageSource:
     def choose_white(self, train: Sequence[int]) -> list[int]:
         """Choose `settings.white` for images with more than 8 bits, unless it is set.
 
-        White is the highest value of the smallest bit depth that contains all training images. Without a full check
-        before, a sample of the training images shows whether images have more than 8 bits.
+        White is the highest value of the smallest bit depth that contains all training images. Without a check of the
+        headers before, a sample of the training images shows whether images have more than 8 bits.
 
         Args:
             train: Indices of the training images.
@@ -109,14 +113,20 @@ class ImageSource:
         if white is None:
             if not self.highest:
                 sample = train[:: max(1, len(train) // HEADER_SAMPLE)]
-                if any(_highest_value(self.paths[index], header=True) is not None for index in sample):
-                    self.highest = {i: value for i in train if (value := _highest_value(self.paths[i])) is not None}
+                deep = set(self.deep)
+                if deep or any(_highest_value(self.paths[index], header=True) is not None for index in sample):
+                    candidates = [index for index in train if index in deep] if deep else train
+                    self.highest = {
+                        i: value for i in candidates if (value := _highest_value(self.paths[i])) is not None
+                    }
             highest = [self.highest[index] for index in train if index in self.highest]
             if not highest:
+                if self.deep:  # they are noted in the description of the data
+                    self._store.on_bright = None
                 return []
             white = next(2**bits - 1 for bits in BIT_DEPTHS if max(highest) < 2**bits)
             self.settings = self.settings.model_copy(update={"white": white})
-            self._store.white = white
+            self._store.white, self._store.on_bright = white, None
         return sorted(index for index, value in self.highest.items() if value > white)
 
     def file_sizes(self) -> Tensor:
@@ -189,7 +199,7 @@ class ImageSource:
 
 def _highest_value(path: ImageFile, header: bool = False) -> int | None:
     """Return the highest value of an image with more than 8 bits (with `header`: 0), None for other images."""
-    if not isinstance(path, EncodedImage) and path.name.lower().endswith(_EIGHT_BIT_SUFFIXES):
+    if isinstance(path, Path) and path.name.lower().endswith(_EIGHT_BIT_SUFFIXES) and has_8_bit_signature(path):
         return None
     if header:
         return 0 if has_more_than_8_bits(path) else None
