@@ -56,8 +56,8 @@ def main() -> None:
     shutil.copytree(ROOT / "docs", work / "docs")
     pages = {file.relative_to(work / "docs").as_posix(): file.read_text("utf-8") for file in work.rglob("docs/**/*.md")}
     pages |= {uri: (ROOT / source).read_text("utf-8") for uri, source in ROOT_PAGES.items()}
-    for name, text in (("commands", render_commands), ("configuration", render_configuration)):
-        pages[f"{name}.md"] = pages[f"{name}.md"].replace(f"<!-- {name} -->", text())
+    for name, render in (("commands", render_commands), ("configuration", render_configuration)):
+        pages[f"{name}.md"] = pages[f"{name}.md"].replace(f"<!-- {name} -->", render())
     methods = {name: render_method_page(name) for name in plugins.names("lntl.methods")}
     pages |= {"methods/index.md": render_methods_page()} | {
         f"methods/{name}.md": text for name, text in methods.items()

@@ -2,8 +2,8 @@
 
 Usage: python scripts/unpack_archive.py ARCHIVE SCRATCH TARGET     (called by scripts/download_dataset.sh)
 
-SCRATCH is an empty folder on the file system of TARGET. Exit code 3 means that the archive is damaged or lacks files,
-1 that something else failed (for example because the disk is full).
+SCRATCH is an empty folder on the file system of TARGET. Exit code 3 means that the archive is damaged or lacks files.
+Exit code 1 means that something else failed (for example, the disk is full).
 """
 
 import lzma

@@ -50,7 +50,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a phase and ke
 
 
 class PartlyLabelledSplit(Split):
-    """A split of `dtype` whose bias is unknown on every fifth image."""
+    """A split with inputs of type `dtype`, in which the bias of every fifth image is unknown."""
 
     def __init__(self, split: Split, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -131,7 +131,7 @@ def train(phase: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """Train, in float64 by default; return the weights, the state of the method and the metrics of the epochs."""
     make_digits()
     if settings.get("precision", "64-true") == "64-true":
-        torch.set_default_dtype(torch.float64)  # Fabric gives the outputs of networks this type
+        torch.set_default_dtype(torch.float64)  # Fabric converts the outputs of networks to this type
     try:
         trainer = make_trainer(phase, **settings)
         metrics = [record.metrics for record in trainer]
