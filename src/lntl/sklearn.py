@@ -58,7 +58,8 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         weight_decay: Weight decay of Adam, for all networks.
         mu: Scale of the reversed gradient, for methods with this setting; None for the method's default.
         lam: Weight of the information term, for methods with this setting; None for the method's default.
-        ema: Decay per step of a moving average of the weights, which then predicts; None for the last weights.
+        ema: Decay per step of a moving average of the weights; predictions use this average. None: they use the last
+            weights.
         method_settings: Further settings of the method, e.g. {"h_steps": 2}; `lntl methods NAME` prints them.
         phases: Training phases as in the YAML, a list of {"method": ..., "epochs": ..., ...}, instead of method,
             epochs, mu, lam and method_settings.
@@ -116,8 +117,9 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             bias: Bias label of each example, (n,), or (n, B) for several biases, strings or integers. None, NaN, NA, ""
                 and -1 mean unknown. Methods that do not use the bias need no labels.
             sample_weight: Weight of each example, (n,), not negative. An example of weight 0 is left out. A training
-                epoch draws n examples with replacement, with probabilities in proportion to the weights. A method with
-                sampling weights of its own multiplies both. Equal weights are the same as None.
+                epoch draws n examples with replacement, with probabilities in proportion to the weights. If the
+                method has sampling weights too, the two weights of an example are multiplied. Equal weights are
+                the same as None.
 
         Returns:
             The fitted classifier.
