@@ -88,7 +88,7 @@ def kill_and_resume(folder: Path, kills: int) -> None:
         epochs = len(checkpoint.load(run / "checkpoints" / "last.pth").records)
     code, out, err = wait_for_end(start_training(config, "--resume", "auto"))
     assert code == 0, err
-    assert out.count("on the test set") == 1
+    assert out.count("run on the test set") == 1
     for name, value in load_weights(folder / "uninterrupted").items():
         assert torch.equal(value, load_weights(run)[name]), name
     assert sorted(path.name for path in run.iterdir()) == sorted(
