@@ -1,8 +1,9 @@
 """Unlearn a colour in a minute.
 
 In training each digit has its own colour; in the test set the colours are random. Plain training (ERM) learns the
-colours. *Learning Not to Learn*, here on the bias product, learns the shapes. Both train on 3,600 images. The figure
-shows training images, then the same ten test images twice, with the prediction of one network above each image.
+colours. *Learning Not to Learn*, here with the loss of the method `bias_product`, learns the shapes. Both train on
+3,600 images. The figure shows training images, then the same ten test images twice, with the prediction of one network
+above each image.
 """
 
 import torch

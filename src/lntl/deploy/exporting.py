@@ -100,7 +100,7 @@ def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = (
 
 
 def _images_to_check(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> tuple[Tensor, Tensor, str]:
-    """Return images for the check as an export takes them, x of the same images from evaluation, and their origin.
+    """Return the images for the check twice, as inputs of an export and as x in evaluation, and their origin.
 
     The images are spread over the test split; if the data cannot be read, they are random numbers.
     """

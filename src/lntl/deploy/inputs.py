@@ -35,7 +35,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of tables and .npz files; None stands for the layout of the run's data or, without one, a default.
+    """Layout of tables and .npz files; None means: as in the run's data, or else the default.
 
     Args:
         column: Column of a table with the paths, or name of an array; default: image for a table, x for arrays.
