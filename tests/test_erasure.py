@@ -65,7 +65,7 @@ def test_no_linear_classifier_of_the_bias_is_better_than_a_constant(
     erased_z = fit_eraser(z, bias, (3,), weight)(z)
     losses = {}
     for name, x in (("z", z), ("erased", erased_z)):
-        x = x - x.mean(dim=0)  # so that the constant feature is 0 and no second intercept
+        x = x - x.mean(dim=0)  # then the constant feature is 0 and does not act as a second intercept
         model = LogisticRegression(C=math.inf, solver="newton-cg", tol=1e-12, max_iter=1000)
         model.fit(x.numpy(), bias.numpy(), sample_weight=weight.numpy())
         log_p = torch.from_numpy(model.predict_log_proba(x.numpy()))

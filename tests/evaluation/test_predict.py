@@ -106,7 +106,7 @@ def test_hits_are_counted_for_a_single_bias_label_per_image(digits: ColoredMNIST
 
 
 def test_group_by_one_bias_maps_joint_groups_to_the_groups_of_one_bias() -> None:
-    """The joint values are (day, land), (day, sea) and (night, land): labels of sky (0, 0, 1), of place (0, 1, 0)."""
+    """The joint values are (day, land), (day, sea), (night, land): their sky is (0, 0, 1), their place (0, 1, 0)."""
     p = replace(make_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
     sky_predictions = group_by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
     assert (sky_predictions.group.tolist(), sky_predictions.num_groups, sky_predictions.aligned) == (

@@ -13,7 +13,8 @@ __all__ = ["BiasProduct"]
 class BiasProduct(Method):
     """min_{f,g} CE(softmax(g(f(x)) + log p(y | b)), y): a product of experts; at test, only g is used.
 
-    log p(y | b), in nats, is fitted before the phase; for each row, by a model without this row (`BiasPosterior`).
+    log p(y | b), in nats, is computed before the phase, for each row by a model that was fitted without this row
+    (`BiasPosterior`).
     Sources: Clark, Yatskar and Zettlemoyer, EMNLP 2019; He, Zha and Wang, DeepLo 2019; Hong and Yang, NeurIPS 2021.
     Deviation: these papers fit p(y | b) on the training data itself; here it is cross-fitted, so that it does not
     overfit. A share of the uniform distribution is added to p(y | b): if b ruled out a class with certainty, g would
