@@ -254,7 +254,7 @@ def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tens
 
     Args:
         v: Unit vectors (N, D).
-        positive: Whether j is in P(i), (N, N) bool; not i itself.
+        positive: (N, N) bool; positive[i, j] is True if j is in P(i), and the diagonal is False.
         temperature: t, no unit.
 
     Returns:
