@@ -139,7 +139,7 @@ def test_without_the_data_an_export_is_checked_on_random_images(trained_run: Tra
     assert check.difference < 1e-5
 
 
-def test_the_command_prints_the_difference_to_torch(
+def test_the_command_prints_the_difference_from_the_original(
     trained_run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "m.safetensors")

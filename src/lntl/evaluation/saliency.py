@@ -14,7 +14,7 @@ from torch import Tensor
 from lntl.errors import UserError
 
 BATCH_SIZE = 128  # inputs in one forward and backward pass
-BRIGHTEST_QUANTILE = 0.99  # quantile of the pixels of a heat map that gets full brightness
+BRIGHTEST_QUANTILE = 0.99  # the pixels of a heat map above this quantile get full brightness
 SMOOTHING_WIDTH = 1 / 40  # standard deviation of the smoothing of a heat map, in units of its longer side
 NEEDS_CAPTUM = "saliency needs Captum: pip install 'lntl[explain]'"
 
