@@ -111,7 +111,10 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
     ),
     "missing group": (
         make_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)),
-        ["1 of 4 groups", f"3 of 4 groups have fewer than {SMALL_GROUP_SIZE} images, class 0 with bias 0 only 1"],
+        [
+            "1 of 4 groups",
+            f"3 of 4 groups have fewer than {SMALL_GROUP_SIZE} images (the smallest: class 0 with bias 0, 1 image)",
+        ],
         {},
     ),
     "constant bias": (
@@ -211,7 +214,8 @@ def test_fewer_than_thirty_images_are_marked_as_small() -> None:
     for key in ("by_class", "by_bias"):
         assert [row["small"] for row in summary[key]] == [False, True]
     warning = (
-        "1 of 4 groups have fewer than 30 images, one with v only 29: the accuracies of these groups are uncertain"
+        "1 of 4 groups have fewer than 30 images (the smallest: one with v, 29 images): "
+        "the accuracies of these groups are uncertain"
     )
     assert warning in summary["warnings"]
 

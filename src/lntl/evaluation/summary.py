@@ -169,7 +169,7 @@ def _group_warnings(t: Tally, names: CellNames) -> Iterator[str]:
     if is_small.any():
         smallest = int(count.argmin())
         yield (
-            f"{is_small.sum()} of {num_groups} groups have fewer than {SMALL_GROUP_SIZE} images, "
-            f"{names[cells[smallest]]} only "
-            f"{int(count[smallest])}: the accuracies of these groups are uncertain"
+            f"{is_small.sum()} of {num_groups} groups have fewer than {SMALL_GROUP_SIZE} images (the smallest: "
+            f"{names[cells[smallest]]}, {format_count(int(count[smallest]), 'image')}): the accuracies of these groups "
+            "are uncertain"
         )
