@@ -127,7 +127,7 @@ def measure_memory(config: Path, overrides: list[str], count: int) -> None:
 
 
 def compute_ratios(rounds: list[dict[str, float]]) -> Mapping[str, list[float]]:
-    """Return [median, lowest, highest] over rounds of throughput against the plain loop, and of the cost of LNTL."""
+    """Return the median, the lowest and the highest value over the rounds of each ratio."""
     pairs = {
         "erm_first / plain_first": ("erm_first", "plain_first"),
         "erm_later / plain_later": ("erm_later", "plain_later"),

@@ -156,7 +156,7 @@ def test_the_estimator_and_the_branch_learn_with_the_settings_of_h(make_trainer:
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [IGNORE] * 3])
-def test_without_pairs_of_a_kind_every_gradient_is_finite(labels: list[int]) -> None:
+def test_without_positive_or_negative_pairs_every_gradient_is_finite(labels: list[int]) -> None:
     u, v = (normalize(make_wave(3, 4, step), dim=1).requires_grad_() for step in (1.3, 0.7))
     loss = cross_sample_loss(u, v, *alike(torch.tensor(labels)[:, None]))
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, [u, v]))
