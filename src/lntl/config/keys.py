@@ -89,7 +89,7 @@ class Training(Settings):
     start_from: str | None = Field(
         None,
         min_length=1,
-        description="Checkpoint from whose evaluated weights training starts; set by `lntl repair`.",
+        description="Checkpoint whose evaluated weights are the initial weights; set by `lntl repair`.",
     )
     phases: list[Phase] = Field(min_length=1, description="The phases of training, in order.")
 

@@ -91,8 +91,8 @@ class ImageSettings(Settings):
         None,
         ge=1,
         le=65535,
-        description="Value that becomes white in images with more than 8 bits; null: the highest value of a bit depth, "
-        "namely the smallest of 8, 10, 12, 14 and 16 bits that can store the brightest training image.",
+        description="Value that becomes white in images with more than 8 bits; null: 255, 1023, 4095, "
+        "16383 or 65535 (8 to 16 bits), the smallest of these values that no training image exceeds.",
     )
     cache: Literal["none", "memory", "disk"] = Field(
         "none", description="Where decoded images are cached from the first epoch on."
