@@ -33,7 +33,7 @@ def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], num_unknown: i
 
 @pytest.fixture
 def make_experiment(tmp_path: Path) -> MakeExperiment:
-    """A function that builds an experiment on the vectors of write_vectors from phases."""
+    """A function that builds an experiment with the given phases on the vectors of write_vectors."""
 
     def build_experiment(
         *phases: dict[str, Any], counts: Any = COUNTS, num_unknown: int = 0, **model: Any
