@@ -1,4 +1,4 @@
-"""Weights & Biases (pip install 'lntl[wandb]'): `wandb login` once, or WANDB_MODE=offline and `wandb sync` later."""
+"""Weights & Biases (pip install 'lntl[wandb]'): run `wandb login` once, or set WANDB_MODE=offline and sync later."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
