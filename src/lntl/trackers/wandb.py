@@ -1,4 +1,7 @@
-"""Weights & Biases (pip install 'lntl[wandb]'): run `wandb login` once, or set WANDB_MODE=offline and sync later."""
+"""Weights & Biases (pip install 'lntl[wandb]').
+
+Run `wandb login` once, or set WANDB_MODE=offline and run `wandb sync` later.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
