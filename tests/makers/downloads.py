@@ -22,7 +22,7 @@ def write_noise_images(folder: Path, names: Iterable[str]) -> None:
 
 
 def write_dogs_and_cats(folder: Path, count: int = 60) -> Path:
-    """Write cat.0.jpg ... and dog.0.jpg ...; by number modulo 3, images are listed as bright, as dark or not at all."""
+    """Write cat.0.jpg ... and dog.0.jpg ...; a third is listed as bright, a third as dark, the rest not at all."""
     names = [f"{animal}.{number}.jpg" for animal in ("cat", "dog") for number in range(count)]
     write_noise_images(folder / "train", names)
     for color, remainder in (("bright", 0), ("dark", 1)):

@@ -35,8 +35,8 @@ from lntl.types import IGNORE, ImageSplit, Split
 
 FORMAT = 2  # of check.json; raise it when the meaning of the content changes
 DIFFERENCE_MEANING = (
-    f"d = z / sqrt(2 n + z^2), z = z(1 - {SIGNIFICANCE} / 2) + z({POWER}): two proportions around one half, each over "
-    "n rows"
+    f"d = z / sqrt(2 n + z^2), z = z(1 - {SIGNIFICANCE} / 2) + z({POWER}): d is the smallest difference "
+    "that a test of two proportions near one half, each over n rows, detects"
 )
 MAX_LISTED_GROUPS = 12  # largest length of each list of groups: empty, absent and small ones
 MAX_LISTED_SETS = 20  # largest length of the lists of sets of equal examples and of pairs of similar images
