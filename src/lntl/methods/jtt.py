@@ -16,7 +16,7 @@ __all__ = ["JTT"]
 
 
 class JTT(Method):
-    """Liu et al., ICML 2021: min_{f,g} L_c(f, g) on the training rows, with each row of the error set lambda_up times.
+    """Liu et al., ICML 2021: min_{f,g} L_c(f, g) on the training rows, the error set repeated lambda_up times.
 
     The error set E contains the rows that are misclassified at the end of the previous phase. That phase trains the
     identification model: a short phase of `erm`, whose number of epochs is T in the paper. Its last weights are used,
