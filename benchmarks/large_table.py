@@ -4,8 +4,8 @@ Usage: python benchmarks/large_table.py [--rows 30000 300000] [--out benchmarks/
 
 Makes Parquet shards with PNG images of 28 x 28 pixels inside (ten classes, four skies as the bias, three splits) and
 reads them as `data: {name: huggingface}`: `lntl data check`, `lntl train` for one epoch, `lntl eval`, `lntl predict`,
-each as a process, for each number of rows. Prints and writes the seconds of the clock and of the
-processor, and the peak memory of each process, which includes the mapped file. Needs lntl[huggingface].
+each as a process, for each number of rows. Prints and writes the wall-clock seconds, the processor seconds and the peak
+memory of each process, which includes the mapped file. Needs lntl[huggingface].
 """
 
 import argparse

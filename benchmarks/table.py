@@ -3,8 +3,8 @@
 Usage: python benchmarks/table.py [--rows 1000000] [--rounds 3] [--out benchmarks/table.json]
 
 Makes a CSV file with an image, three classes, twenty hospitals, an age (5 % are missing) and a patient (all rows of one
-patient go into one split), and builds the data set without opening an image. Prints and writes: seconds of the clock
-and of the processor, and the peak memory of the process before and after building.
+patient go into one split), and builds the data set without opening an image. Prints and writes the wall-clock
+seconds, the processor seconds, and the peak memory of the process before and after building.
 """
 
 import argparse

@@ -100,8 +100,9 @@ class ImageSource:
     def choose_white(self, train: Sequence[int]) -> list[int]:
         """Choose `settings.white` for images with more than 8 bits, unless it is set.
 
-        White is the highest value of the smallest bit depth that contains all training images. Without a check of the
-        headers before, a sample of the training images shows whether images have more than 8 bits.
+        White is 255, 1023, 4095, 16383 or 65535 (8 to 16 bits), the smallest of these values that no training image
+        exceeds. If the headers have not been checked before, only a sample of the training images is read to find out
+        whether there are images with more than 8 bits.
 
         Args:
             train: Indices of the training images.
