@@ -26,7 +26,7 @@ PYTHON3 = $(shell for p in python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
 PY := .venv/bin/python
-# Stamp files: each is newer than the files from which packages were installed. Without the stamp, they are installed again.
+# Stamp files, made after the packages were installed. If a stamp is missing or older than the requirements, they are installed again.
 RUNTIME := .venv/.installed
 DEVELOP := .venv/.installed-dev
 
