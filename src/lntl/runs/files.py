@@ -78,7 +78,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: BaseModel | Mapping[str, object]) -> None:
-    """Write a JSON file atomically; of a model, write only the fields that were set, in the order of its class."""
+    """Write a JSON file atomically; for a model, only the fields that were set, in the order of its class."""
     values = content.model_dump(exclude_unset=True) if isinstance(content, BaseModel) else content
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
