@@ -377,6 +377,35 @@ def test_sample_weights_set_the_probability_of_a_draw(pets: tuple[Any, Any, Any]
     assert (cat_weighted_classifier.predict(X) == "cat").mean() > (unweighted_classifier.predict(X) == "cat").mean()
 
 
+@pytest.mark.parametrize("method", ["dfr", "leace"])
+def test_weights_that_a_method_does_not_use_are_refused(method: str) -> None:
+    weight = np.linspace(1, 2, 40)
+    with pytest.raises(ValueError, match=f"method {method} fits the last layer without weights"):
+        DebiasedClassifier(method, **SMALL_SETTINGS).fit(VECTORS, Y, bias=BIAS, sample_weight=weight)
+
+
+def test_labels_that_are_missing_or_merged_give_a_warning() -> None:
+    classifier = DebiasedClassifier("erm", **SMALL_SETTINGS)
+    with pytest.warns(UserWarning, match="^bias: 'NA' means an unknown label; rename it if it is a value$"):
+        classifier.fit(VECTORS, Y, bias=np.array(["NA", "DE", "FR", "DE"] * 10))
+    with pytest.warns(UserWarning, match="^bias: spellings of 'é' that differ only in Unicode form"):
+        classifier.fit(VECTORS, Y, bias=np.array(["é", "e\u0301", "a", "a"] * 10))
+    with pytest.warns(
+        UserWarning, match="^y: some classes differ only in Unicode form, invisible characters or spaces"
+    ):
+        classifier.fit(VECTORS, np.array(["é", "e\u0301", "a", "a"] * 10))
+
+
+def test_scores_of_pandas_objects_with_another_index_are_refused() -> None:
+    classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(VECTORS, Y)
+    X, y = pd.DataFrame(VECTORS), pd.Series(Y)
+    assert classifier.score(X, y) == classifier.score(VECTORS, Y)
+    with pytest.raises(ValueError, match=r"y has another index than X.*y\.loc\[X\.index\]"):
+        classifier.score(X, y.iloc[::-1])
+    with pytest.raises(ValueError, match="sample_weight has another index than X"):
+        classifier.score(X, y, sample_weight=pd.Series(np.ones(40)).iloc[::-1])
+
+
 def test_an_example_of_weight_0_is_left_out(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     weight = (np.arange(N) >= 30).astype(float)
@@ -451,6 +480,19 @@ WRONG_INPUTS: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
     "setting": ({"method_settings": {"h_step": 2}}, (VECTORS, Y, BIAS), "did you mean 'h_steps'"),
     "phase": ({"phases": [{"epochs": 2}]}, (VECTORS, Y, BIAS), "phases.0: missing 'method'"),
     "no phase": ({"phases": []}, (VECTORS, Y, BIAS), "training.phases: List should have at least 1"),
+    "missing class": ({}, (VECTORS, np.where(Y == 1, None, "a"), BIAS), "y has 20 missing labels"),
+    "missing class in pandas": (
+        {},
+        (VECTORS, pd.Series(np.where(Y == 1, None, "a"), dtype="string"), BIAS),
+        "y has 20 missing labels .* leave these examples out",
+    ),
+    "fractions in float32": ({}, (VECTORS, Y, [np.float32(k % 3 / 2) for k in range(40)]), "which is not an integer"),
+    "integer images": (
+        {"method": "erm"},
+        ((IMAGE_ARRAY * 1.5).astype(np.int64), Y, None),
+        r"X is int64 \(40, 6, 6\); give images as uint8, or as float in \[0, 1\]",
+    ),
+    "missing text": ({}, (VECTORS, Y, ["NA", "a"] * 20), "counts as missing; give it another .*, or omit bias"),
     "one class": ({}, (VECTORS, Y * 0, BIAS), "y has 1 class, 0; a classifier needs two"),
     "range": ({}, (IMAGE_ARRAY * 255, Y, BIAS), "give them as uint8, or as float in"),
     "channels": ({}, (IMAGE_ARRAY[:, :, :, None].repeat(7, 3), Y, BIAS), "with 1 or 3 channels"),

@@ -2,7 +2,8 @@
 
 import copy
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from lntl import config as configuration
 from lntl.config import Config
 from lntl.data.array_file import as_tensor
 from lntl.data.arrays import InMemory, label_columns, normalise_values
+from lntl.data.labels import Column, as_text, normalise_spelling
 from lntl.errors import UserError
 from lntl.experiment import build
 from lntl.experiment.build import methods_without_bias
@@ -119,7 +121,8 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             sample_weight: Weight of each example, (n,), not negative. An example of weight 0 is left out. A training
                 epoch draws n examples with replacement, with probabilities in proportion to the weights. If the
                 method has sampling weights too, the two weights of an example are multiplied. Equal weights are
-                the same as None.
+                the same as None. What a method counts before training, such as p(y given bias), counts each
+                example once; methods that only fit the last layer accept no weights.
 
         Returns:
             The fitted classifier.
@@ -128,6 +131,8 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             ValueError: If X, y, bias and sample_weight do not match, or do not suit the method or the model.
         """
         _check_same_index(X=X, y=y, bias=bias, sample_weight=sample_weight)
+        _check_integers(X)
+        _check_no_missing(y)
         X, y = validate_data(self, X, y, dtype=_FIT_DTYPES, allow_nd=True)
         check_classification_targets(y)
         weights = None if sample_weight is None else _check_weights(sample_weight, X)
@@ -143,7 +148,10 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             config = self._config()
             _check_bias(config, bias)
             biases = [] if bias is None else label_columns(bias)
+            if weights is not None and (weights != weights[0]).any():
+                _check_weights_are_used(config)
             data = InMemory(as_tensor(X, "X"), labels, tuple(map(str, self.classes_)), biases)
+            _warn_about_labels(self.classes_, biases)
             self._train(config, data, weights)
         return self
 
@@ -203,6 +211,24 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         predicted: Array = self.classes_[index]
         return predicted
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy.
+
+        Args:
+            X: Examples as in `fit`.
+            y: Class of each example, (n,).
+            sample_weight: Weight of each example, (n,).
+
+        Returns:
+            The share of right predictions, in [0, 1].
+
+        Raises:
+            ValueError: If X, y and sample_weight do not match.
+        """
+        _check_same_index(X=X, y=y, sample_weight=sample_weight)
+        accuracy: float = super().score(X, y, sample_weight)
+        return accuracy
+
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class.
 
@@ -255,6 +281,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
     def _validate(self, X: Any) -> Tensor:
         """Return X as a tensor after checking its shape; images are scaled like the training images."""
         check_is_fitted(self)
+        _check_integers(X)
         dtypes = [np.float64] if self._dtype == torch.float64 else _DTYPES
         X = validate_data(self, X, reset=False, dtype=dtypes, allow_nd=True)
         with _value_errors():
@@ -313,6 +340,43 @@ def _check_same_index(**arguments: Any) -> None:
                 f"{name} has another index than {first}, but rows are matched by position: give both the same order "
                 f"and index, e.g. {name}.loc[{first}.index], or pass {name}.to_numpy() if the positions are right"
             )
+
+
+def _check_integers(X: Any) -> None:
+    """Raise ValueError for images of integers other than uint8, whose scale is unknown."""
+    if isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "iu" and X.dtype != np.uint8:
+        raise ValueError(f"X is {X.dtype} {X.shape}; give images as uint8, or as float in [0, 1]")
+
+
+def _check_no_missing(y: Any) -> None:
+    """Raise ValueError if labels are missing; NumPy cannot sort None and pandas.NA."""
+    labels = np.asarray(y)
+    if labels.dtype.kind == "O" and (missing := sum(as_text(label) == "" for label in labels.ravel())):
+        raise ValueError(f"y has {missing} missing labels (None, NaN, NA or an empty text); leave these examples out")
+
+
+def _warn_about_labels(classes: Array, biases: Sequence[Column]) -> None:
+    """Warn about labels that count as missing or are merged, and about classes that look the same."""
+    notes = [note for column in biases for note in column.notes]
+    notes += [
+        f"{column.name}: {', '.join(map(repr, column.missing))} means an unknown label; rename it if it is a value"
+        for column in biases
+        if column.missing
+    ]
+    spellings = [normalise_spelling(str(name)) for name in classes]
+    if len(set(spellings)) < len(spellings):
+        notes.append("y: some classes differ only in Unicode form, invisible characters or spaces")
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=3)
+
+
+def _check_weights_are_used(config: Config) -> None:
+    if ignoring := [method for method in _methods(config) if method.fits]:
+        name = next(phase.method for phase in config.training.phases if load_method(phase.method) is ignoring[0])
+        raise UserError(
+            f"method {name} fits the last layer without weights, so sample_weight cannot be used; omit it, or use "
+            "another method"
+        )
 
 
 def _check_weights(sample_weight: Any, X: Array) -> Array:
@@ -380,4 +444,5 @@ def _value_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise ValueError(str(error)) from error
+        message = str(error).replace("or set data.bias: [] to train without bias labels", "or omit bias")
+        raise ValueError(message.replace("see data.missing", "give it another name if it is a value")) from error

@@ -232,3 +232,43 @@ def test_check_train_eval_and_predict_read_the_data_set(config: str, capsys: pyt
     assert [row["prediction"] for row in shard_rows] == [predictions[f"set: row {k} of test"] for k in (1, 2, 3, 4)]
     assert json.loads(Path("results/tiny/result.json").read_text())["sizes"] == {"train": 24, "val": 8, "test": 8}
     assert list(Path("arrow").rglob("*.arrow"))  # the images are memory-mapped from this folder
+
+
+def test_the_numbers_of_a_class_label_have_the_names_of_their_split(tmp_path: Path) -> None:
+    data_set = make_dataset()
+    columns = make_columns(8, 200) | {"label": [1 - label for label in make_columns(8)["label"]]}
+    features = datasets.Features(FEATURES | {"label": datasets.ClassLabel(names=CLASSES[::-1])})
+    data_set["test"] = datasets.Dataset.from_dict(columns, features=features)
+    data_set.save_to_disk(tmp_path / "saved")
+    data = open_dataset(tmp_path / "saved")
+    assert data.spec.class_names == CLASSES
+    for split in data.splits.values():
+        assert split.y.tolist() == [i % 2 for i in range(len(split))]
+
+
+def test_files_that_the_library_ignores_are_named_and_a_missing_shard_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name, split in make_dataset().items():
+        split.to_parquet(folder / f"{name}-00000-of-00001.parquet")
+    assert "ignores" not in open_dataset(folder).source
+    make_dataset()["test"].to_parquet(folder / "more.parquet")
+    assert "the library datasets ignores 1 of 4 files: more.parquet" in open_dataset(folder).source
+    (folder / "train-00000-of-00001.parquet").rename(folder / "train-00001-of-00003.parquet")
+    with pytest.raises(
+        UserError,
+        match=r"shards/train-00000-of-00003\.parquet: missing, with 2 of the 3 files of train; copy them there",
+    ):
+        open_dataset(folder)
+
+
+def test_images_that_the_library_ignores_are_named(tmp_path: Path) -> None:
+    for name in ("train/cat/a.png", "train/dog/b.jfif", "test/cat/c.png", "test/dog/d.png", "extra/cat/e.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        image_format = "PNG" if name.endswith("png") else "JPEG"
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name, image_format)
+    for k in range(20):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"images/train/cat/{k}.png")
+    (tmp_path / "images/test/dog/notes.txt").touch()
+    source = open_dataset(tmp_path / "images", bias=[]).source
+    assert "the library datasets ignores 2 of 26 files: extra/cat/e.png, test/dog/notes.txt" in source

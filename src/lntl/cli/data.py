@@ -31,9 +31,11 @@ def info(config: ConfigArgument = "colored_mnist_default", overrides: Overrides 
     for name, split in dataset.splits.items():
         known_groups = split.group[split.group != IGNORE]
         counts = torch.bincount(known_groups, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
-        accuracy = counts.amax(dim=0).sum() / counts.sum()  # accuracy of the best rule from bias value to class
+        accuracy = "undefined"  # of the best rule from bias value to class
+        if len(known_groups):
+            accuracy = f"{float(counts.amax(dim=0).sum() / counts.sum()):.1%}"
         nonempty = f"{int((counts > 0).sum())} of {counts.numel()}"
-        table.add_row(name, str(len(split)), str(dataset.spec.num_classes), nonempty, f"{float(accuracy):.1%}")
+        table.add_row(name, str(len(split)), str(dataset.spec.num_classes), nonempty, accuracy)
     out.print(table)
 
 

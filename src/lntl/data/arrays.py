@@ -284,7 +284,7 @@ def _column(name: str, values: Any) -> Column:
 def _text(name: str, value: Any, missing_values: Sequence[int]) -> str:
     """Return a label as text: "" for a missing label, and a float such as 3.0 as "3"."""
     text = as_text(value)
-    if isinstance(value, float) and text and not value.is_integer():
+    if isinstance(value, float | np.floating) and text and not value.is_integer():
         raise UserError(
             f"{name} holds {value:g}, which is not an integer; put it into bins first, e.g. with "
             "sklearn.preprocessing.KBinsDiscretizer(encode='ordinal')"

@@ -1,24 +1,31 @@
 """A Hugging Face data set on disk: saved with `save_to_disk`, Parquet shards, or folders of images; memory-mapped."""
 
+import logging
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field
 
 from lntl.data.biases import Biases, ColumnName
 from lntl.data.decoding import UnreadableImageError
 from lntl.data.image_files import FileList, FileSettings, LabelledFiles
 from lntl.data.labels import Column, as_text, categories
-from lntl.data.rows import ColumnSettings, Rows
-from lntl.data.table import arrow_categories, check_header
+from lntl.data.rows import MAX_NAMES, ColumnSettings, Rows
+from lntl.data.table import arrow_texts, check_header
 from lntl.errors import UserError
 
 __all__ = ["HuggingFace"]
+
+log = logging.getLogger("lntl")
 
 Part = Any  # a datasets.Dataset; the library is optional
 
@@ -52,7 +59,7 @@ class HuggingFace(LabelledFiles):
 
     def __init__(self, config: "HuggingFace.Config") -> None:
         path = Path(config.path)
-        parts = _read(path, config.arrow_dir)
+        parts, notes = _read(path, config.arrow_dir)
         biases = [bias.column for bias in config.bias if bias.column is not None]
         names = [name for name in (config.label, config.split, config.group_id, *biases) if name is not None]
         for part in parts.values():
@@ -70,7 +77,7 @@ class HuggingFace(LabelledFiles):
             group_id=columns[config.group_id] if config.group_id is not None else None,
             columns=columns,
         )
-        super().__init__(rows, files, rows.faults(config.biases), config)
+        super().__init__(rows, files, rows.faults(config.biases), config, notes)
 
 
 def is_data_set(path: Path) -> bool:
@@ -84,15 +91,20 @@ def _is_saved(path: Path) -> bool:
 
 def read_images(path: Path, column: str, arrow_dir: str | None = None) -> FileList:
     """Return the images of all splits of a data set; raises UserError if it cannot be read."""
-    parts = _read(path, arrow_dir)
+    parts, notes = _read(path, arrow_dir)
+    for note in notes:
+        log.warning("%s: %s", path, note)
     for part in parts.values():
         check_header(path, part.column_names, (column,))
     with _user_errors(path):
         return _images(column, parts, path)
 
 
-def _read(path: Path, arrow_dir: str | None) -> Mapping[str, Part]:
-    """Return the splits of the data set, memory-mapped; if it has no splits, all rows are the split train."""
+def _read(path: Path, arrow_dir: str | None) -> tuple[Mapping[str, Part], list[str]]:
+    """Return the splits of the data set, memory-mapped, and notes about files that are left out.
+
+    If it has no splits, all rows are the split train.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -101,6 +113,7 @@ def _read(path: Path, arrow_dir: str | None) -> Mapping[str, Part]:
         ) from error
     if not path.exists():
         raise UserError(f"{path}: there is no such data set; set data.path")
+    notes: list[str] = []
     with _offline(), _user_errors(path):
         if _is_saved(path):
             loaded = datasets.load_from_disk(str(path))
@@ -108,8 +121,58 @@ def _read(path: Path, arrow_dir: str | None) -> Mapping[str, Part]:
             loaded = datasets.load_dataset("parquet", data_files=str(path), cache_dir=arrow_dir)
         else:
             kind = "parquet" if next(path.rglob("*.parquet"), None) is not None else "imagefolder"
+            notes = _check_files(path, kind, arrow_dir)
             loaded = datasets.load_dataset(kind, data_dir=str(path), cache_dir=arrow_dir)
-    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+    return (dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}), notes
+
+
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.parquet")
+
+
+def _check_files(path: Path, kind: str, arrow_dir: str | None) -> list[str]:
+    """Return a note about the files that the library ignores; raises UserError if a Parquet shard is missing.
+
+    If some names contain a split, such as train, the library ignores the files without one.
+    """
+    import datasets
+
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(path))]
+    if kind == "parquet":
+        files = [file for file in files if file.suffix == ".parquet"]
+        _check_shards(files)
+    builder = datasets.load_dataset_builder(kind, data_dir=str(path), cache_dir=arrow_dir)
+    used = {Path(name).resolve() for names in (builder.config.data_files or {}).values() for name in names}
+    ignored = [str(file.relative_to(path)) for file in files if not _is_read(file, kind, used)]
+    if not ignored:
+        return []
+    more = ", ..." if len(ignored) > MAX_NAMES else ""
+    names = f"{', '.join(ignored[:MAX_NAMES])}{more}"
+    return [f"the library datasets ignores {len(ignored)} of {len(files)} files: {names}"]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__")) for part in path.parts)
+
+
+def _is_read(file: Path, kind: str, used: set[Path]) -> bool:
+    """Return whether the library reads a file; in a folder of images it reads only images and metadata."""
+    is_known = kind == "parquet" or file.stem == "metadata" or file.suffix.lower() in Image.registered_extensions()
+    return is_known and file.resolve() in used
+
+
+def _check_shards(files: Sequence[Path]) -> None:
+    """Raise UserError if a file is missing whose number follows from the names, such as train-00000-of-00002."""
+    present: dict[tuple[Path, str, str], set[int]] = {}
+    for file in files:
+        if match := _SHARD.fullmatch(file.name):
+            present.setdefault((file.parent, match[1], match[3]), set()).add(int(match[2]))
+    for (folder, name, total), numbers in present.items():
+        if missing := sorted({*range(int(total))} - numbers):
+            first = folder / f"{name}-{missing[0]:05d}-of-{total}.parquet"
+            raise UserError(
+                f"{first}: missing, with {len(missing)} of the {int(total)} files of {name}; copy them there, or "
+                "rename the others to use only a part"
+            )
 
 
 @contextmanager
@@ -156,15 +219,20 @@ def _arrow_column(name: str, parts: Mapping[str, Part]) -> Any:
 
 
 def _column(name: str, parts: Mapping[str, Part], path: Path, missing: Sequence[str]) -> Column:
+    """Return a column of all splits; the numbers of a ClassLabel may have other names in each split."""
     from pyarrow import types
 
-    column = _arrow_column(name, parts)
-    if types.is_nested(column.type):
-        raise UserError(f"{path}: {name} holds {column.type}; a column must hold texts or numbers")
-    classes = getattr(next(iter(parts.values())).features[name], "names", None)  # names of a ClassLabel
-    if classes is None:
-        return arrow_categories(name, column, missing)
-    return arrow_categories(name, column, missing, lambda code: _class_name(code, classes))
+    texts: list[str] = []
+    codes: list[NDArray[np.int64]] = []
+    for part in parts.values():
+        column = part.data.column(name)
+        if types.is_nested(column.type):
+            raise UserError(f"{path}: {name} holds {column.type}; a column must hold texts or numbers")
+        classes = getattr(part.features[name], "names", None)  # names of a ClassLabel
+        part_texts, code = arrow_texts(column, as_text if classes is None else partial(_class_name, names=classes))
+        codes.append(code + len(texts))
+        texts += part_texts
+    return categories(name, texts, np.concatenate(codes), missing)
 
 
 def _class_name(code: object, names: Sequence[str]) -> str:

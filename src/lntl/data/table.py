@@ -248,7 +248,7 @@ def _read_parquet(path: Path, image_column: str, names: Sequence[str], missing: 
         for name in names:
             if types.is_nested(table.column(name).type):
                 raise UserError(f"{path}: {name} holds {table.column(name).type}; a column must hold texts or numbers")
-        columns = {name: arrow_categories(name, table.column(name), missing) for name in names}
+        columns = {name: categories(name, *arrow_texts(table.column(name)), missing) for name in names}
         texts = [f"row {k}" if image else "" for k, image in enumerate(images, start=1)] if images else []
         texts = texts or [as_text(value) for value in table.column(image_column).to_pylist()]
     except (ArrowException, OSError, UnicodeDecodeError) as error:
@@ -273,11 +273,12 @@ def _image_contents(path: Path, name: str, column: Any) -> list[bytes] | None:
     return [value or b"" for value in column.to_pylist()]
 
 
-def arrow_categories(
-    name: str, column: Any, missing: Sequence[str], text_of: Callable[[object], str] = as_text
-) -> Column:
-    """Return an Arrow column of texts or numbers as categories; `text_of` returns the text of a value."""
+def arrow_texts(column: Any, text_of: Callable[[object], str] = as_text) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the texts in an Arrow column of texts or numbers, and the index of each row's text, (n,) int64.
+
+    `text_of` returns the text of a value.
+    """
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     values = [*map(text_of, encoded.dictionary.to_pylist()), ""]
     code = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return categories(name, values, code, missing)
+    return values, code
