@@ -270,7 +270,7 @@ def test_a_number_that_is_constant_in_training_is_only_shifted(
 
 def test_numbers_that_float32_cannot_hold_are_named_if_they_are_not_standardised(write_file: WriteFile) -> None:
     x = np.stack([np.arange(N), 1_700_000_000 + np.arange(N) % 7], axis=1).astype(np.float64)
-    sentence = "float32, which loses digits of x[1]; data.normalise: train standardises in double precision first"
+    sentence = "loses digits of x[1]; with data.normalise: train, x is standardised in double precision first"
     assert sentence in build_data(write_file(x=x), normalise="none").source
     assert "digits of" not in build_data(write_file(x=x)).source
     assert "digits of" not in build_data(write_file(x=x[:, :1]), normalise="none").source

@@ -75,7 +75,7 @@ def test_numbers_returns_a_mask_of_texts_that_are_not_numbers() -> None:
     ],
 )
 def test_two_spellings_of_one_number_are_an_error(texts: list[str], spellings: str | None) -> None:
-    """If a value is not a number, all values are texts, which may differ only in their spelling."""
+    """If a value is not a number, all values are texts, so '1' and '01' are two values."""
     if spellings is None:
         check_spelling(make_column("n", texts))
         combine([make_column("n", texts)])
@@ -232,7 +232,7 @@ def find_aligned_values_of_counts(cells: list[list[int]]) -> tuple[int, ...]:
     [
         ([[95, 5], [5, 95]], (0, 1)),
         ([[5, 95], [95, 5]], (1, 0)),
-        ([[90, 10], [60, 40]], ()),  # the second class has more of value 1 than its share, but no majority
+        ([[90, 10], [60, 40]], ()),  # value 1 is more frequent in the second class, but not its majority
         ([[75, 25], [75, 25]], ()),  # the bias does not predict the class
         ([[80, 10, 10], [10, 80, 10], [10, 10, 80]], (0, 1, 2)),
         ([[80, 20, 0], [90, 10, 0], [0, 10, 90]], (0, 0, 2)),

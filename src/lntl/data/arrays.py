@@ -146,8 +146,8 @@ def _rounding_note(name: str, rounded: Tensor) -> str:
     listed = ", ".join(f"{name}[{column}]" for column in columns[:MAX_NAMES])
     more = ", ..." if len(columns) > MAX_NAMES else ""
     return (
-        f"the networks compute in float32, which loses digits of {listed}{more}; data.normalise: train standardises "
-        "in double precision first"
+        f"the networks compute in float32, which loses digits of {listed}{more}; with data.normalise: train, "
+        f"{name} is standardised in double precision first"
     )
 
 
@@ -195,7 +195,7 @@ def with_statistics(x: Tensor, train: Tensor | None, vectors: bool = True) -> tu
 
 
 def loses_digits(x: Tensor, train: Tensor) -> Tensor:
-    """Return whether float32 would lose digits of each number of vectors (n, D) that vary over the training rows."""
+    """Return for each number of vectors (n, D) whether float32 would lose digits that vary over the training rows."""
     if x.dtype == torch.float32:
         return torch.zeros(x.shape[1], dtype=torch.bool)
     mean, std = statistics(x, train, torch.float64)
