@@ -281,7 +281,7 @@ def test_the_table_of_imdb_faces_from_the_authors_lists_has_their_splits(tmp_pat
 
 
 class CodeOnLoad:
-    """An object that would run code when it is load_object_array."""
+    """An object that would run code when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("ran"),)
