@@ -124,7 +124,7 @@ def test_h_was_fooled_only_if_h_is_at_chance_and_the_probe_is_not(h: float, leak
     ("numbers", "leakage", "word", "phrase"),
     [
         (BETTER_ACCURACY, "Yes", "Yes", "and the colour can no longer be predicted from the features."),
-        (BETTER_ACCURACY, "Partly", "Partly", "but well above chance."),
+        (BETTER_ACCURACY, "Partly", "Partly", "but can still be predicted well above chance."),
         (BETTER_ACCURACY, "No", "Partly", "but the colour can still be predicted from the features."),
         (
             SAME_ACCURACY,

@@ -22,9 +22,9 @@ from lntl.runs.formats import (
 )
 
 MIN_DIFFERENCE = 0.10  # a probe's skill counts as lower than with plain training if it is lower by at least this
-MIN_BIAS_USE = (
-    0.10  # the bias counts as used if a larger share of predictions flips, or conflicting accuracy is lower by more
-)
+# The bias counts as used if more than this share of the predictions flips, or if the accuracy on conflicting images is
+# lower than on aligned images by more than this.
+MIN_BIAS_USE = 0.10
 MAX_LISTED_BIASES = 8  # number of biases that are listed one by one
 _NO_SKILL = 0.05  # largest skill of a probe that counts as no bias
 _AMOUNTS = ((0.25, "little"), (0.6, "part"), (1.0, "most"))  # largest skill for each word about how much bias is left
@@ -130,7 +130,7 @@ def _describe_features(bias: str, removed: str, is_used_less: bool) -> str:
     if removed == "Yes":
         return f", {'and' if is_used_less else 'but'} the {bias} can no longer be predicted from the features."
     if removed == "Partly":
-        return f", and the {bias} is harder to predict from the features, but well above chance."
+        return f", and the {bias} is harder to predict from the features, but can still be predicted well above chance."
     if removed == "No":
         return f", {'but' if is_used_less else 'and'} the {bias} can still be predicted from the features."
     return f"; it was not measured whether the {bias} is gone from the features."
