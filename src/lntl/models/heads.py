@@ -61,9 +61,10 @@ class MapHead(nn.Module):
 def _find_neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
     """Return two tables of neighbours for `where` (N, H, W).
 
-    The first has the 9 pixels around each of the R positions within one step of `where`, as indices (R, 9) into the
-    maps padded by one. The second has the 9 of these R positions around each of the M positions of `where`, as indices
-    (M, 9); R stands for a position outside of the map.
+    R is the number of positions that are at most one step away from a position of `where`. The first table lists the 9
+    pixels around each of the R positions, as indices (R, 9) into the maps padded by one. The second table lists which 9
+    of the R positions are around each of the M positions of `where`, as indices (M, 9); the index R stands for a
+    position outside of the map.
     """
     is_near = F.max_pool2d(where[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
     rows = F.pad(is_near, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
