@@ -256,7 +256,7 @@ def test_a_metric_that_is_undefined_on_val_chooses_no_epoch(
     assert "NaN" not in run.folder.metrics.read_text()
     assert not math.isnan(read_metrics(run.folder.path)[0]["val/accuracy"])
     result = experiment.conclude(run, None)
-    assert "best: as last, because aligned_accuracy is undefined on val (10 held-out" in result.selection
+    assert "best: the same as last, because aligned_accuracy is undefined on val (10 held-out" in result.selection
     assert result.best == result.last
     assert run.folder.read_result() == result
 
@@ -298,7 +298,7 @@ def test_without_a_best_checkpoint_the_result_uses_the_last(make_config: Callabl
     run = train(make_config("erm"))
     run.folder.best.unlink()
     result = experiment.conclude(run, None)
-    assert "best: as last, because the checkpoint of epoch 1, the best on val, is missing" in result.selection
+    assert "best: the same as last, because the checkpoint of epoch 1, the best on val, is missing" in result.selection
     assert result.best == result.last
 
 

@@ -215,9 +215,10 @@ def _describe_selection(run: Run) -> str:
     name = run.experiment.config.evaluation.best_model_metric
     note = run.experiment.val_note
     if run.best_record is None:
-        return f"as last, because {name} is undefined on val ({note}) after every epoch"
+        return f"the same as last, because {name} is undefined on val ({note}) after every epoch"
     if not run.folder.best.exists():
-        return f"as last, because the checkpoint of epoch {run.best_record.total_epoch}, the best on val, is missing"
+        epoch = run.best_record.total_epoch
+        return f"the same as last, because the checkpoint of epoch {epoch}, the best on val, is missing"
     order = "lowest" if lower_is_better(name) else "highest"
     return f"{order} {name} on val ({note}) among the epochs of the last phase"
 
