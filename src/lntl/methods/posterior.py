@@ -31,7 +31,7 @@ class BiasPosterior(nn.Module):
         self.register_buffer("log_p", torch.zeros(spec.num_rows, spec.num_classes))
 
     def fit(self, batches: Iterable[Batch], seed: int) -> None:
-        """Fit a small network (64 hidden units) from the bias features to y on all folds but one, FOLDS times."""
+        """Predict the y of each fold from its bias features, with a small network that is fitted on the other folds."""
         parts = [(batch.bias_features.cpu(), batch.y.cpu(), batch.row.cpu()) for batch in batches]
         features, y, row = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
         p = np.full((len(y), self.log_p.shape[1]), MIN_PROBABILITY)
