@@ -55,7 +55,7 @@ class Backbone(Networks):
         input_shape, self.full_name = image_shape(spec, self.plugin), f"{self.plugin}/{config.arch}"
         heads = spec.num_bias_values if config.heads == "per_bias" else 1
         network = self.create(config.arch, input_shape, heads * spec.num_classes)
-        # These layers are not loaded from weights for other classes.
+        # If start weights are for other classes, these layers keep their random weights.
         self.new_layers = _find_last_layers(network, heads * spec.num_classes)
         if config.small_images:
             self.new_layers.add(replace_stem(network, self.full_name))
