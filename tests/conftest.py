@@ -35,7 +35,8 @@ os.environ["LNTL_TRUST"] = "tiny_networks"  # lets tests load their own model, l
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # for processes that a test starts
 threadpoolctl.threadpool_limits(1)
-# jsonschema builds a grammar of IRIs from it, which takes five seconds, and leaves it out if it cannot be imported.
+# With the package rfc3987_syntax, jsonschema builds a grammar of IRIs, which takes five seconds. If the package
+# cannot be imported, jsonschema skips this step.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 # Examples depend only on the source code, so that a failure is the same on all machines.
 hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -119,7 +120,7 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> SharedFolder:
-    """A function that returns the folder with a name and fills it at the first call; do not change the files.
+    """A function that returns the shared folder of a name and fills it at the first call; do not change the files.
 
     The workers of pytest-xdist share the folder: one worker fills it, the others wait.
     """

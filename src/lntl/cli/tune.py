@@ -28,7 +28,9 @@ def tune(
         int, typer.Option(min=1, max=100_000, help="Total number of trials of the study, with those already made.")
     ] = 20,
     storage: Storage = "",
-    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Number of processes; several have one thread each.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=1024, help="Number of processes; if more than 1, each has one thread.")
+    ] = 1,
     seeds: Seeds = 1,
 ) -> None:
     """Search the settings that are best on val; after a stop the same command continues."""

@@ -83,7 +83,7 @@ class Loader:
                 return split.batch(index)
             return split.augmented(derive(order_seed, "augmentation", number)).batch(index)
 
-        # With reader threads the index stays on the CPU; a thread that copies it from the device would wait for it.
+        # With reader threads the index stays on the CPU: copying it from the device makes a thread wait for the device.
         batch_indices = self._split_order(order if split.workers else order.to(self.device))
         parts = [(number, part.tensor_split(share[1])[share[0]]) for number, part in enumerate(batch_indices)]
         parts = parts[start:][turns[0] :: turns[1]]
