@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-# Settings: the name in lntl 0.1 by the current name. Results: the current name by the name in lntl 0.1.
+# Settings: current name -> name in lntl 0.1. Results: name in lntl 0.1 -> current name.
 RENAMED_SETTINGS = {
     "updates": "schedule",
     "h_positions": "places",

@@ -37,7 +37,9 @@ if __name__ == "__main__":
         "--resume",
         help="train: checkpoint to resume from, or 'auto'; evaluate: checkpoint to evaluate",
     )
-    parser.add_argument("--num_epochs", type=int, help="epochs of the last phase, and maximum for the phases before")
+    parser.add_argument(
+        "--num_epochs", type=int, help="epochs of the last phase; each earlier phase gets at most this number"
+    )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--overwrite", action="store_true", help="replace the run of the same name")
     parser.add_argument(

@@ -43,7 +43,7 @@ class WithDefaultBias(DebiasedClassifier):  # type: ignore[misc]
 
 
 EXPECTED_FAILURES = {
-    "check_sample_weight_equivalence_on_dense_data": "an example of weight 2 is drawn twice as often, not twice",
+    "check_sample_weight_equivalence_on_dense_data": "weight 2 doubles the probability of a draw, not the example",
     "check_methods_subset_invariance": "numbers are float32, and the last bits of a matrix product depend on its size",
 }
 
@@ -63,7 +63,7 @@ def test_the_estimator_passes_the_checks_of_scikit_learn(estimator: Any, check: 
 
 @pytest.fixture
 def pets() -> tuple[Any, Any, Any]:
-    """150 vectors that encode an animal and, with a larger scale, the sky, which matches the animal in four of five."""
+    """150 vectors that encode an animal and, with a larger scale, the sky, which matches the animal in most of them."""
     rng = np.random.default_rng(0)
     y = np.arange(N) % 3
     sky = np.where(rng.random(N) < 0.8, y, rng.integers(0, 3, N))

@@ -259,7 +259,7 @@ def test_numbers_one_standard_deviation_from_a_large_mean_keep_their_digits(writ
 def test_a_number_that_is_constant_in_training_is_only_shifted(
     write_file: WriteFile, dtype: Any, offset: float
 ) -> None:
-    """The rounding error of its mean is not its standard deviation."""
+    """The rounding error of its mean must not be used as its standard deviation."""
     x = np.stack([np.full(N, 0.1), offset + np.arange(N)], axis=1).astype(dtype)
     x[60:, 0] = 0.6
     data = build_data(write_file(x=x, split=np.repeat(["train", "val", "test"], 30)), split="split")

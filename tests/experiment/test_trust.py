@@ -73,7 +73,7 @@ def make_command(name: str, run: str, config: str = "run.yaml", images: str = "x
 
 
 def add_benchmark(run: Path) -> None:
-    """Put the results of a benchmark into a run folder, with a plan of its config.yaml."""
+    """Put the results of a benchmark into a run folder, with a plan that names its config.yaml."""
     (run / "results.jsonl").write_text(json.dumps(RESULT_LINE) + "\n")
     (run / "plan.yaml").write_text(
         yaml.safe_dump({"name": "p", "seeds": [0], "runs": [{"name": "a", "config": "config.yaml"}]})

@@ -34,7 +34,7 @@ def test_examples_come_from_as_many_groups_as_possible() -> None:
 
 @pytest.fixture
 def copy_run(trained_run: TrainedRun, tmp_path: Path) -> Callable[[str], RunFolder]:
-    """A function that copies the run on a kind of data; probe.json and samples.npz exist, so they are not made."""
+    """A function that copies the run of a kind; probe.json and samples.npz exist already, so they are not computed."""
 
     def copy_folder(kind: str) -> RunFolder:
         folder = RunFolder(tmp_path / kind)

@@ -13,7 +13,7 @@ from lntl.types import IGNORE
 Ints = NDArray[np.int64]
 
 SIGNIFICANCE, POWER = 0.05, 0.8  # level and power of a two-sided test for a difference of two accuracies
-NEIGHBOURS = 15  # training images with the most similar color, whose bias values predict that of an image
+NEIGHBOURS = 15  # number of training images of the most similar color that predict the bias value of an image
 MAX_CELLS = 10_000_000  # largest number of (class, value) cells for which Cramér's V is computed
 
 
@@ -133,8 +133,8 @@ def color_accuracy(
 ) -> float:
     """Return how well the mean color of an image predicts its bias value: balanced accuracy on val.
 
-    The prediction is that of the nearest training images, by mean color and by the direction of the mean color, which
-    is the same for a thin and a thick stroke of one color.
+    The prediction is the most frequent bias value of the nearest training images. Their distance is computed from the
+    mean color and from its direction, which is the same for a thin and a thick stroke of one color.
 
     Args:
         train_color: Mean red, green and blue of training images, (n, 3) in [0, 255].

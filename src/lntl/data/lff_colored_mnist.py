@@ -108,7 +108,7 @@ class LfFColoredMNIST(Dataset):
     """Colored MNIST of Nam et al., "Learning from Failure", NeurIPS 2020: gray digits times a noisy color.
 
     In the test set every color is equally frequent in every class. The color of an image depends on its position in
-    MNIST; the seed draws only the noise and val. Source: alinlab/LfF.
+    MNIST; the seed determines only the noise and which images are in val. Source: alinlab/LfF.
     """
 
     bias_kind = "color"
