@@ -31,7 +31,10 @@ def describe() -> Environment:
 
 
 def add_resumed_part(environment: Environment) -> Environment:
-    """Return the environment of a run that is resumed now; this part is added if it differs from the last one."""
+    """Return the environment of a run that is resumed now.
+
+    `resumed` gets an entry with all that differs from the first environment, unless its last entry is the same.
+    """
     current, first = describe().model_dump(), environment.model_dump()
     part = {name: current[name] for name in Machine.model_fields if current[name] != first[name]}
     last = environment.resumed[-1].model_dump(exclude_unset=True) if environment.resumed else {}
