@@ -57,8 +57,8 @@ def vector_fingerprints(x: Tensor) -> Fingerprints:
 def image_fingerprints(pixels: Tensor) -> Fingerprints:
     """Return the fingerprints of images (N, 3, H, W) uint8.
 
-    The bits of phash say for each of the 8 x 8 lowest frequencies (DCT-II) of the grey image whether it is above their
-    median, which does not include the constant frequency.
+    phash has a bit for each of the 8 x 8 lowest frequencies (DCT-II) of the grey image: is its coefficient above the
+    median of the coefficients? The median does not include the constant frequency.
 
     Source: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """

@@ -59,7 +59,7 @@ def _describe_fault(fault: ErrorDetails, loc: list[int | str], model: type[BaseM
         return f"{path}: unknown value {value}{did_you_mean(str(fault['input']), valid)}"
     if kind == "bool_type" and str(fault["input"]).lower() in _BOOLEANS:
         return f"{path}: {value} is a string in YAML 1.2; write {_BOOLEANS[str(fault['input']).lower()]}"
-    if kind == "conflict":  # between several settings, so the value of their section says nothing
+    if kind == "conflict":  # several settings contradict each other; to show the whole section would not help
         return f"{path}: {fault['msg']}"
     message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if message == fault["msg"]:

@@ -11,7 +11,7 @@ class Optimizer(Settings):
     """The optimiser, and the learning rate as a function of progress."""
 
     name: Literal["sgd", "adam", "adamw", "adagrad"] = Field("adam", description="Optimiser of torch.optim.")
-    lr: float = Field(0.001, gt=0, le=1e30, description="Learning rate at the top of the schedule.")
+    lr: float = Field(0.001, gt=0, le=1e30, description="Highest learning rate of the schedule.")
     weight_decay: float = Field(0.0, ge=0, le=1e6, description="Weight decay, as defined by the optimiser.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum, only for sgd.")
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = Field(
