@@ -42,8 +42,8 @@ def slow_weights_and_loss(p: list[float], s: list[float], y: list[int], penalty:
 
 # Computed in float64 with Trainer.train in multi_color_mnist_exp/debian.py of zhihengli-UR/DebiAN at 6ab77f6, both
 # networks replaced by constant logits, 2 make_wave(12, 4, 1.7) and 2 make_wave(12, 4, 0.9, 0.5), and the same batch
-# for both networks. For each weight of the penalty: the classifier's loss and the norm of its gradient with respect to its logits;
-# then the discoverer's loss, and the norm and entry [3, 0] of its gradient with respect to its logits.
+# for both networks. For each weight of the penalty: the classifier's loss and the norm of its gradient with respect to
+# its logits; then the discoverer's loss, and the norm and entry [3, 0] of its gradient with respect to its logits.
 AUTHORS_VALUES = {
     1.0: (3.679621978917666, 0.4801478757981358, 1.3833241684168456, 0.21263563556090267, 0.0765458932383407),
     0.25: (3.679621978917666, 0.4801478757981358, 1.3387430282085506, 0.18224371340592166, 0.046599755354137115),
