@@ -26,7 +26,7 @@ class Explanation:
     Attributes:
         classifiers: The run, and plain training if the run has it, by name.
         inputs: The images or vectors.
-        num_given: Number of examples before the limit.
+        num_given: Number of examples in the files; `inputs` has only the first ones if a limit is set.
         steps: Points of the integral.
     """
 
