@@ -48,7 +48,7 @@ def test_cosine_agrees_with_torch_cosine_over_updates() -> None:
 
 
 def test_one_cycle_agrees_with_torch_up_to_a_shift_by_one_update() -> None:
-    """torch reaches the last rate one update earlier; the curves differ by at most one update."""
+    """torch reaches the last rate one update earlier. The rates differ by less than the largest change in an update."""
     rates, expected = (
         compute_lntl_rates(schedule="one_cycle"),
         compute_torch_rates(OneCycleLR, max_lr=0.5, total_steps=STEPS * EPOCHS + 1),
