@@ -218,7 +218,7 @@ def test_a_failed_run_restarts_only_after_a_dead_end(
 
 def test_a_stopped_worker_does_not_count_as_failed(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     checkpoint_path = make_stopped_run(bench, jobs[0])
-    with pytest.raises(Interrupted, match="2 runs are not done"):
+    with pytest.raises(Interrupted, match="2 runs left"):
         list(Benchmark(bench.results, [sys.executable, "-c", "raise SystemExit(130)"], 1).run(jobs[:2]))
     assert results.read(bench.results) == []
     list(Benchmark(bench.results, bench.command, 2, keep_runs=True).run(jobs[:1]))
@@ -227,7 +227,7 @@ def test_a_stopped_worker_does_not_count_as_failed(bench: Benchmark, jobs: list[
 
 def test_a_benchmark_stops_on_request(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     answers: Iterator[bool] = iter([False, True])
-    with pytest.raises(Interrupted, match="5 runs are not done"):
+    with pytest.raises(Interrupted, match="5 runs left"):
         list(bench.run(jobs, lambda: next(answers)))
     assert results.read(bench.results) == []
 

@@ -136,7 +136,7 @@ def test_a_benchmark_that_stops_on_request_cancels_its_tasks(
     jobs: list[PlannedRun],  # noqa: F811
 ) -> None:
     answers = iter([False, True])
-    with pytest.raises(Interrupted, match="4 runs are not done"):
+    with pytest.raises(Interrupted, match="4 runs left"):
         list(on_ray.run(bench, jobs, lambda: next(answers)))
     assert [line.seed for line in results.read(bench.results)] == [1]
 

@@ -291,4 +291,7 @@ def test_the_page_of_a_study_has_figures_of_history_and_importance(folder: Path,
     assert sum(summary.importance.values()) == pytest.approx(1)
     paths = write_study(summary, "", tuning.folder)
     assert [path.name for path in paths] == ["index.html", "history.png", "importance.png"]
-    assert "importance of" not in paths[0].read_text()
+    page = paths[0].read_text()
+    assert "importance of" not in page
+    assert ">null<" in page  # as in YAML
+    assert ">None<" not in page

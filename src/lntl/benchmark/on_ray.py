@@ -169,7 +169,7 @@ def run(bench: Benchmark, runs: list[PlannedRun], stop: Callable[[], bool]) -> I
         shards.collect(bench.results)
         (bench.scratch / _TOKEN_FILE).unlink()
         if num_left := len(waiting_runs) + len(stopped_runs) + len(running):
-            raise Interrupted(f"stopped; {num_left} runs are not done")
+            raise Interrupted(f"stopped; {num_left} run{'s' if num_left > 1 else ''} left")
 
 
 def _resource_name(run: PlannedRun, gpus: float) -> str:

@@ -96,7 +96,7 @@ class Benchmark:
                 _stop_processes(processes)
             yield from self._collect_ended(processes, stopped_runs, stopping=True)
             if num_left := len(waiting_runs) + len(stopped_runs):
-                raise Interrupted(f"stopped; {num_left} runs are not done")
+                raise Interrupted(f"stopped; {num_left} run{'s' if num_left > 1 else ''} left")
 
     def _collect_ended(
         self, processes: "list[RunProcess]", stopped_runs: list[BenchmarkRun], *, stopping: bool = False

@@ -136,7 +136,7 @@ def _run_with_progress(
                 run, line = progress.ended_run
                 failed_runs += [progress.ended_run] if line.failed else []
                 bar.advance(task)
-                console.log.info("%s: %s; %s", run.title, _outcome(line), time_left)
+                console.log.info("%s", "; ".join(filter(None, (f"{run.title}: {_outcome(line)}", time_left))))
     return failed_runs
 
 

@@ -1,5 +1,6 @@
 """A study: trials of a space, run by one or more processes, with a storage that several machines can share."""
 
+import json
 import os
 import shutil
 import socket
@@ -283,7 +284,7 @@ def _run_trial(tuning: Tuning, study: optuna.Study, trial: optuna.Trial, stop: S
 
 
 def _format(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _suggest(trial: optuna.Trial, key: str, parameter: Parameter) -> Value:
