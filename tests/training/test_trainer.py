@@ -273,7 +273,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_step_phase_and_terms(
     assert [record.total_epoch for record in (records or [trainer.record]) if record][-1] == 2
 
 
-def test_a_loss_that_diverges_by_a_high_rate_is_reported(make_trainer: MakeTrainer) -> None:
+def test_a_loss_that_diverges_at_a_high_learning_rate_is_reported(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer({"method": "erm", "epochs": 9}, training={"optimizer_fg": {"name": "sgd", "lr": 1e30}})
     with pytest.raises(NonFiniteLossError, match=r"phase 1 \(erm\): task = (nan|inf)"):
         list(trainer)
