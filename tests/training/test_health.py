@@ -11,6 +11,7 @@ from lntl.training.health import (
     FULL_ENTROPY,
     MIN_FALL,
     MIN_RELATIVE_RISE,
+    MIN_RISE,
     NEGLIGIBLE_RATIO,
     OVERPOWERING_RATIO,
     diagnose,
@@ -109,7 +110,16 @@ def test_a_large_gradient_ratio_with_a_rising_task_loss_is_overpowering() -> Non
 def test_a_tiny_task_loss_may_rise_a_little() -> None:
     current_metrics = {"train/gradient_ratio": 70.0, "train/task": 0.0012}
     assert get_problems(current_metrics, {"train/task": 0.0011}) == []
-    assert get_problems(current_metrics | {"train/task": 0.0062}, {"train/task": 0.0011}) == [
+    assert get_problems(current_metrics | {"train/task": 0.0253}, {"train/task": 0.0059}) == []
+    assert get_problems(current_metrics | {"train/task": 0.0362}, {"train/task": 0.0059}) == [
+        "the adversary is overpowering the task"
+    ]
+
+
+def test_a_large_task_loss_may_rise_by_a_small_share() -> None:
+    metrics = make_metrics(gradient_ratio=9.0, task=2.0 * (1 + MIN_RELATIVE_RISE) - EPSILON)
+    assert get_problems(metrics, {"train/task": 2.0}) == []
+    assert get_problems(metrics | {"train/task": 2.2}, {"train/task": 2.0}) == [
         "the adversary is overpowering the task"
     ]
 
@@ -157,8 +167,8 @@ EPSILON = 1e-6
             "is overpowering the task",
         ),
         (
-            {"gradient_ratio": 9.0, "task": 0.5 * (1 + MIN_RELATIVE_RISE) + EPSILON},
-            {"gradient_ratio": 9.0, "task": 0.5 * (1 + MIN_RELATIVE_RISE) - EPSILON},
+            {"gradient_ratio": 9.0, "task": 0.5 + MIN_RISE + EPSILON},
+            {"gradient_ratio": 9.0, "task": 0.5 + MIN_RISE - EPSILON},
             "is overpowering the task",
         ),
     ],
