@@ -169,6 +169,8 @@ def test_report_json_has_the_numbers_of_the_files(single_report: Path, synthetic
         assert row["erm"]["value"] == erm_test["metrics"][row["name"]]["value"]
         assert (row["n"], row["meaning"]) == (metric["n"], metric["meaning"])
     assert [row["name"] for row in run["metrics"]] == list(test["metrics"])
+    (h_row,) = [row for row in run["metrics"] if row["name"] == "bias_accuracy"]
+    assert h_row["erm"]["undefined"] == "plain training does not train h"
     for rows in ("by_class", "by_bias"):
         assert [(r["name"], r["n"], r["run"]["value"]) for r in run[rows]] == [
             (r["name"], r["n"], r["value"]) for r in test[rows]
@@ -525,6 +527,7 @@ def test_the_report_of_a_run_without_bias_labels_suggests_no_probe(synthetic_run
     assert "lntl probe" not in markdown
     assert not {"probe", "embedding", "recoloring", "strip"} & report["runs"][0]["missing"].keys()
     assert "Not available: no test image has a bias label." in page.text
+    assert "Only the colour changes" not in page.text
     assert "no test image has a bias label" in write_card(run).read_text(encoding="utf-8")
 
 

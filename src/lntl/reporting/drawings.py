@@ -26,7 +26,10 @@ RUN, ERM = "this run", "plain training (ERM)"
 MAX_CLASSES = 12  # largest number of classes whose example images are drawn
 MAX_TABLE_SIZE = 40  # largest number of classes, and of bias values, in a table that is drawn
 # Values of training that are not losses, so that learning curves do not show them.
-NOT_LOSSES = ("train/mu", "train/h_accuracy", "train/h_chance", "train/h_entropy", "train/gradient_ratio")
+NOT_LOSSES = {f"train/{name}" for name in ("mu", "h_accuracy", "h_chance", "h_entropy", "gradient_ratio")} | {
+    f"train/{name}"
+    for name in ("q_max", "effective_share", "errors", "difficulty", "group")  # weights, shares of rows
+}
 Part = tuple[str, Callable[[], Figure], str]  # name, function that makes the figure, description
 
 _TEXT_COLOR = "#010203"  # a colour that no figure uses; replaced by the text colour of the page

@@ -32,6 +32,7 @@ from lntl.runs.formats import (
 from lntl.text import shell
 
 _LAYERS = {"f": "z, the features", "penultimate": "before the logits", "pixels": "raw pixels"}
+_NO_BIAS_HEAD = Estimate(undefined="plain training does not train h")
 _COMPARED_NUMBERS = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate")
 
 
@@ -219,7 +220,7 @@ def _collect_metrics(files: RunFiles) -> list[ComparedMetric]:
             all_cells=metrics[name].all_cells if metrics else None,
             lowest=metrics[name].lowest if metrics else None,
             run=_get_metric(files, name),
-            erm=_get_metric(files.erm, name),
+            erm=_NO_BIAS_HEAD if files.erm and name == "bias_accuracy" else _get_metric(files.erm, name),
         )
         for name in names
     ]
