@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 from rich.console import Console
 from tiny_runs import ROOT, lntl, write_config
 
@@ -255,8 +256,32 @@ def test_the_lowest_error_or_gap_is_the_best(metric: str) -> None:
 
 
 def test_an_undefined_value_is_left_out() -> None:
-    (row,) = compare([make_line("a", 1, None), make_line("a", 2, 0.5)]).our_rows
-    assert row.scores[0.02].values == (0.5,)
+    table = compare([make_line("a", 1, None), make_line("a", 2, 0.5), make_line("b", 1, None)])
+    assert [row.scores[0.02].values for row in table.our_rows] == [(0.5,), ()]
+    markdown = tables.to_markdown(table)
+    assert "| b | undefined |" in markdown
+    assert "accuracy is undefined for 2 of 3 runs, which the means leave out." in markdown
+
+
+def test_a_note_counts_lines_that_another_line_of_the_same_run_follows() -> None:
+    table = compare([make_line("a", 1, 0.4), make_line("a", 1, 0.5)])
+    assert table.our_rows[0].scores[0.02].values == (0.5,)
+    assert "1 lines are followed by another line of the same run, which counts." in table.notes
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan")])
+def test_values_that_no_axis_can_show_are_texts(value: Any) -> None:
+    table = compare([make_line("a", 1, 0.4, value), make_line("a", 1, 0.5, 2)])
+    assert [tick.get_text() for tick in comparison_figure(table).axes[0].get_xticklabels()] == [
+        str(value) if value == 10**400 else f"{value:.0f}",
+        "2",
+    ]
+
+
+def test_scores_out_of_range_are_refused() -> None:
+    """Their mean would not be a finite number."""
+    with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+        ResultLine.model_validate(make_line("a", 1, 1e308))
 
 
 def test_a_comparison_without_lines_is_refused() -> None:

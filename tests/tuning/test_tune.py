@@ -244,6 +244,19 @@ def test_a_storage_that_cannot_be_opened_gives_one_sentence(folder: Path, storag
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("line", ["5", "[]", '"x"', '{"op_code": 99, "worker_id": "x"}'])
+def test_a_journal_of_another_program_gives_one_sentence(
+    folder: Path, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a.journal").write_text(f"{line}\n")
+    message = (
+        r"^a\.journal: the storage cannot be used: its content is damaged, or written by another program; name a file"
+    )
+    with pytest.raises(UserError, match=message):
+        studies.open_study(make_tuning(storage="a.journal"))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_storage_has_one_study_per_name(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
     make_trials(1)
     make_trials(2)

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from lntl.text import markdown as markdown_text
 from lntl.text import one_line, without_formula
 
 COLOR_VAR = "data.color_var"
+MAX_NUMBER = 1e100  # largest number on an axis; larger ones, infinity and NaN are shown as texts
 KEY_LABELS = {COLOR_VAR: "colour variance σ²"}
 SPLIT_LABELS = {"test": "test set", "val": "validation set"}
 UNRANKED_METRICS = ("bias_accuracy",)  # neither high nor low values are better
@@ -45,10 +46,17 @@ Column = str | int | float | bool | None  # a value of the grid
 
 @dataclass(frozen=True)
 class SeedScores:
-    """The scores of a method at one value of the grid, one for each seed, and the seeds that failed."""
+    """The scores of a method at one value of the grid, one for each seed.
+
+    Attributes:
+        values: The scores.
+        failed_seeds: Seeds of runs that failed.
+        undefined_seeds: Seeds of runs whose score is undefined.
+    """
 
     values: tuple[float, ...] = ()
     failed_seeds: tuple[int, ...] = ()
+    undefined_seeds: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -132,6 +140,12 @@ def compare(
     split = _split([results[run.key] for run in runs if run.key in results])
     published_rows = _published_rows(columns) if split == "test" and metric == "accuracy" and by == COLOR_VAR else []
     notes = _notes(our_rows, published_rows, runs, results, split)
+    if num_undefined := sum(len(scores.undefined_seeds) for row in our_rows for scores in row.scores.values()):
+        notes.append(
+            f"{one_line(metric)} is undefined for {num_undefined} of {len(runs)} runs, which the means leave out."
+        )
+    if num_repeated := len(lines) - len(results):
+        notes.append(f"{num_repeated} lines are followed by another line of the same run, which counts.")
     return Comparison(metric, split, by, columns, our_rows, published_rows, notes)
 
 
@@ -178,7 +192,7 @@ def _column(run: BenchmarkRun, by: str | None) -> Column:
 
 def _numbers(columns: Sequence[Column]) -> list[float] | None:
     """Return the columns as numbers; None if one is not a number."""
-    values = [c for c in columns if isinstance(c, int | float) and not isinstance(c, bool)]
+    values = [c for c in columns if isinstance(c, int | float) and not isinstance(c, bool) and abs(c) <= MAX_NUMBER]
     return [float(value) for value in values] if len(values) == len(columns) else None
 
 
@@ -197,11 +211,13 @@ def _add_score(scores: SeedScores, line: ResultLine | None, metric: str) -> Seed
     if line is None:
         return scores
     if line.metrics is None:
-        return SeedScores(scores.values, (*scores.failed_seeds, line.seed))
+        return replace(scores, failed_seeds=(*scores.failed_seeds, line.seed))
     if metric not in line.metrics:
         raise UserError(f"--metric {metric}: {line.name} has no such metric{did_you_mean(metric, list(line.metrics))}")
     value = line.metrics[metric]
-    return scores if value is None else SeedScores((*scores.values, value), scores.failed_seeds)
+    if value is None:
+        return replace(scores, undefined_seeds=(*scores.undefined_seeds, line.seed))
+    return replace(scores, values=(*scores.values, value))
 
 
 def _published_rows(columns: list[Column]) -> list[MethodRow]:
@@ -269,10 +285,10 @@ def column_headings(columns: list[Column]) -> list[str]:
 
 def score_text(scores: SeedScores | None, usual_n: int) -> str:
     """Return mean ± std, with n if it is not the usual n; "" if nothing was run."""
-    if scores is None or not (scores.values or scores.failed_seeds):
+    if scores is None or not (scores.values or scores.failed_seeds or scores.undefined_seeds):
         return ""
     if not scores.values:
-        return "failed"
+        return "undefined" if scores.undefined_seeds else "failed"
     spread = "" if scores.std is None else f" ± {format_number(scores.std)}"
     n = len(scores.values)
     return f"{format_number(scores.mean)}{spread}" + ("" if n == usual_n else f" (n={n})")

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
@@ -47,6 +47,9 @@ class BenchmarkRun:
         return " ".join((self.name, *(f"{key}={value}" for key, value in self.overrides.items()), f"seed={self.seed}"))
 
 
+Score = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]  # a metric; the bound keeps means and figures finite
+
+
 class _StrictModel(BaseModel):
     model_config = ConfigDict(strict=True)
 
@@ -83,8 +86,8 @@ class ResultLine(_StrictModel):
     overrides: dict[str, Any]
     seed: int
     split: Literal["test", "val"] = "test"
-    metrics: dict[str, FiniteFloat | None] | None = None
-    val: dict[str, FiniteFloat | None] = {}
+    metrics: dict[str, Score | None] | None = None
+    val: dict[str, Score | None] = {}
     epochs: int | None = None
     data: str = ""
     seconds: FiniteFloat | None = None

@@ -152,6 +152,8 @@ def _call_with_timeout(seconds: float, call: Callable[[], Result], target: str) 
             results.append(call())
         except _STORAGE_ERRORS as error:  # raised again below, in the caller's thread
             errors.append(error)
+        except (TypeError, AttributeError, AssertionError):  # of Optuna, for values of other types than it writes
+            errors.append(ValueError("its content is damaged, or written by another program"))
 
     thread = threading.Thread(target=run_call, daemon=True)
     thread.start()
