@@ -157,6 +157,14 @@ REFUSED_ARGUMENTS = {
     "existing folder": (["--out", "existing"], "existing: it exists already; name another folder with --out"),
     "unknown setting": (["--method", "leace", "draws=3"], "draws: unknown key"),
     "setting without a value": (["rows"], "write it as key=value"),
+    "settings of the repair": (["epochs=5"], "setting epochs: a repair sets it itself; leave it out"),
+    "another method": (["method=erm"], "setting method: a repair sets it itself; leave it out"),
+    "folder with a space": (
+        ["--out", "my run"],
+        "my run: the folder of a run needs a name without spaces and slashes that does not begin with a point; name "
+        "another folder with --out",
+    ),
+    "this folder": (["--out", "."], ".: the folder of a run needs a name without spaces"),
 }
 
 

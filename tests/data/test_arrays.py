@@ -202,6 +202,16 @@ def test_wrong_rows_are_listed_or_skipped(write_file: WriteFile) -> None:
         ({"y": np.array([{}] * N, dtype=object)}, {}, "not a readable .npz file of plain arrays"),
         ({"y": np.zeros((N, 2))}, {}, "y has 2 columns and must have one"),
         (
+            {"y": np.arange(N) % 3, "y_names": np.array(["\u00e9", "cat", "e\u0301"])},
+            {},
+            "y_names gives the name '\u00e9' to 2 values; give each value a name of its own",
+        ),
+        (
+            {"bias": np.array(["1,5", "2,5"] * (N // 2))},
+            {"bias": {"column": "bias", "bins": 2}},
+            r"bias is not a number: '1,5' \(a decimal comma\? write a decimal point\)",
+        ),
+        (
             {},
             {"bias": {"from": "brightness", "bins": 2}},
             "there are no images from which the bias brightness could be computed",

@@ -454,6 +454,16 @@ def test_the_message_about_a_decimal_comma_names_the_setting(write_table: WriteT
         assert value == ("age from 31" if row + 1.5 >= 31 else "age below 31")
 
 
+def test_a_decimal_point_beside_decimal_commas_is_a_wrong_row(write_table: WriteTable) -> None:
+    """1.234 may be one thousand two hundred and thirty-four where the decimal mark is a comma."""
+    path = write_table({k: {"age": "1.234" if k == 0 else "1.234,5" if k == 1 else f"{k},5"} for k in range(N)})
+    bias = {"column": "age", "edges": [31]}
+    assert build_table_and_get_error(path, bias=bias, decimal=",")[1:] == [
+        "  line 2: age has a decimal point: '1.234', but data.decimal is a comma",
+        "  line 3: age is not a number: '1.234,5'",
+    ]
+
+
 def test_columns_with_the_names_yes_and_0_are_read(write_table: WriteTable) -> None:
     path = write_table()
     path.write_text(path.read_text().replace("label,sky", "yes,0", 1))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lanes import first_is_fast
@@ -168,6 +170,20 @@ def break_images() -> None:
     Path("pets/58.png").unlink()
 
 
+def test_images_of_a_table_are_found_by_names_without_suffix_or_in_another_unicode_form(
+    pets: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("pets/02.png").rename("pets/u\u0308.png")
+    Path("t.csv").write_text('image\npets/04\npets/\u00fc.png\n""\n', encoding="utf-8")
+    assert lntl("predict", str(pets), "t.csv", "--out", "p.csv", "--on-error", "skip") == 0
+    assert "t.csv: 1 files were found with the suffix .png" in caplog.text
+    assert "t.csv: 1 files were found in another Unicode form" in caplog.text
+    assert "t.csv, line 4 (the image is empty): is a directory" in capsys.readouterr().out
+    assert [row["path"] for row in read_rows("p.csv")] == ["pets/04", "pets/\u00fc.png"]  # as in the table
+    expected = load(pets).predict(["pets/04.png", "pets/u\u0308.png"])
+    torch.testing.assert_close(read_probabilities("p.csv"), expected, atol=1e-6, rtol=0)
+
+
 def test_brackets_in_a_path_are_printed(pets: Path, capsys: Capture) -> None:
     Path("d[old]").mkdir()
     assert lntl("predict", str(pets), "pets/02.png", "--out", "d[old]/p.csv") == 0
@@ -285,6 +301,9 @@ def test_an_existing_file_is_replaced_only_by_complete_predictions(pets: Path, m
         (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
         (["v.npz", "--column", "y"], "--column names the array, here 'y'"),
         (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); pass paths"),
+        (["wide.csv"], "wide.csv: the header has 1 fields, but line 3 has 2; correct the rows, or set --delimiter"),
+        (["no_rows.csv"], "no_rows.csv: it has no row"),
+        (["no_rows.parquet"], "no_rows.parquet: it has no row"),
         (["pets.csv", "--out", "pets.csv"], "pets.csv: is both read and written; name another file"),
         (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),
         (["pets", "--out", "empty"], "empty: is a folder; name a file to write"),
@@ -302,6 +321,9 @@ def test_bad_arguments_are_refused_and_no_file_is_written(
     np.savez("v.npz", x=np.zeros((2, 7)))
     Path("semi.csv").write_text("image;label\npets/02.png;cat\n")
     Path("text.npz").write_text("text")
+    Path("wide.csv").write_text("image\npets/02.png\npets/04,png\n")
+    Path("no_rows.csv").write_text("image\n")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), "no_rows.parquet")
     out_option = [] if "--out" in arguments else ["--out", "p.csv"]
     files_before = read_tree(Path())
     monkeypatch.setattr(Prediction, "_batches", None)  # fail if a prediction starts

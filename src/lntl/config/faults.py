@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lntl.config.keys import RENAMED_KEYS, Config
+from lntl.config.keys import RENAMED_KEYS, RUN_NAME, RUN_NAME_RULE, Config
 from lntl.errors import shorten
 from lntl.plugins import did_you_mean
 
@@ -61,6 +61,8 @@ def _describe_fault(fault: ErrorDetails, loc: list[int | str], model: type[BaseM
         return f"{path}: {value} is a string in YAML 1.2; write {_BOOLEANS[str(fault['input']).lower()]}"
     if kind == "conflict":  # several settings contradict each other; to show the whole section would not help
         return f"{path}: {fault['msg']}"
+    if kind == "string_pattern_mismatch" and context.get("pattern") == RUN_NAME:
+        return f"{path}: {value} should be {RUN_NAME_RULE}"
     message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if message == fault["msg"]:
         return f"{path}: {message}, not {value}"

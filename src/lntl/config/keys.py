@@ -10,6 +10,10 @@ from lntl.evaluation.metrics import METRICS, NUM_HEADLINES
 from lntl.plugins import Settings, Weight, conflict
 from lntl.training import Optimizer, Phase
 
+# Names of runs, which are names of folders.
+RUN_NAME = r"^[^/\\\s.\x00-\x1f\x7f][^/\\\s\x00-\x1f\x7f]*$"
+RUN_NAME_RULE = "a name without spaces and slashes that does not begin with a point"
+
 
 class Project(Settings):
     """Name and seed of the run."""
@@ -18,7 +22,7 @@ class Project(Settings):
     experiment_name: str = Field(
         min_length=1,
         max_length=200,
-        pattern=r"^[^/\\\s.\x00-\x1f\x7f][^/\\\s\x00-\x1f\x7f]*$",
+        pattern=RUN_NAME,
         description="Name of the run; its folder is logging.output_dir/NAME.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of initial weights, order and augmentation.")

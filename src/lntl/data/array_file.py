@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lntl.data.labels import MISSING, Column, as_text, categories
+from lntl.data.labels import MISSING, Column, as_text, categories, normalise_spelling
 from lntl.errors import UserError
 from lntl.plugins import did_you_mean
 from lntl.types import IGNORE
@@ -206,4 +206,11 @@ def _value_names(texts: Sequence[str], names: Sequence[str], what: str) -> tuple
     """Return names[k] for each text that is an integer k."""
     if unnamed := [text for text in texts if not (text.isdecimal() and int(text) < len(names))]:
         raise UserError(f"{what} contains {unnamed[0]}, for which {what.rpartition(' ')[2]}{NAMES_SUFFIX} has no name")
-    return tuple(names[int(text)] for text in texts)
+    named = tuple(names[int(text)] for text in texts)
+    spellings = [normalise_spelling(name) for name in named]
+    if repeated := [name for name in spellings if spellings.count(name) > 1]:
+        raise UserError(
+            f"{what}{NAMES_SUFFIX} gives the name {repeated[0]!r} to {spellings.count(repeated[0])} values; give each "
+            "value a name of its own"
+        )
+    return named

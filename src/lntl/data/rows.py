@@ -169,6 +169,7 @@ class Rows:
         group_id: Column whose equal values must not lie in two splits.
         columns: Columns of the biases, by name.
         missing_text: Description of a missing label.
+        comma_advice: What to do about numbers with a decimal comma.
     """
 
     where: str
@@ -179,6 +180,7 @@ class Rows:
     group_id: Column | None
     columns: dict[str, Column]
     missing_text: str = "empty"
+    comma_advice: str = "write a decimal point"
 
     def name(self, row: int) -> str:
         """Return the name of a row, e.g. line 7."""
@@ -202,7 +204,8 @@ class Rows:
         def detail(row: int) -> str:
             text = column.text(row)
             has_decimal_comma = not np.isnan(as_number(text.replace(",", ".", 1)))
-            return f": {text!r}{' (a decimal comma? set data.decimal)' if has_decimal_comma else ''}"
+            advice = f" (a decimal comma? {self.comma_advice})" if has_decimal_comma else ""
+            return f": {text!r}{advice}"
 
         faults.add(np.flatnonzero(column.numbers()[1]).tolist(), f"{column.name} is not a number", detail)
 

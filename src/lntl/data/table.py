@@ -4,7 +4,7 @@ import csv
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,11 @@ from pydantic import Field
 
 from lntl.data.biases import Biases, ColumnName
 from lntl.data.image_files import FileList, FileSettings, LabelledFiles
-from lntl.data.labels import Column, as_text, categories
+from lntl.data.labels import Column, as_number, as_text, categories
 from lntl.data.rows import ColumnSettings, Rows
 from lntl.errors import UserError
 from lntl.plugins import did_you_mean
+from lntl.types import IGNORE
 
 __all__ = ["Table"]
 
@@ -55,8 +56,11 @@ class Table(LabelledFiles):
         names = [name for name in (config.label, config.split, config.group_id, *biases) if name is not None]
         content = read(path, config.image, names, config.missing, config.delimiter)
         columns = content.columns
+        numbers = [bias.column for bias in config.bias if bias.column is not None and (bias.bins or bias.edges)]
+        ambiguous: dict[str, NDArray[np.int64]] = {}
         if config.decimal == ",":
-            numbers = [bias.column for bias in config.bias if bias.column is not None and (bias.bins or bias.edges)]
+            if content.unit == "line":  # in Parquet, numbers have a type
+                ambiguous = {name: _rows_with_decimal_points(columns[name]) for name in numbers}
             columns |= {name: _with_decimal_points(columns[name]) for name in numbers}
         rows = Rows(
             where=f"table {path}",
@@ -66,8 +70,16 @@ class Table(LabelledFiles):
             split=columns[config.split] if config.split is not None else None,
             group_id=columns[config.group_id] if config.group_id is not None else None,
             columns=columns,
+            comma_advice="set data.decimal",
         )
         faults = rows.faults(config.biases)
+        for name, indices in ambiguous.items():
+            text = rows.columns[name].text
+            faults.add(
+                indices.tolist(),
+                f"{name} has a decimal point",
+                lambda row, text=text: f": {text(row)!r}, but data.decimal is a comma",  # type: ignore[misc]
+            )
         faults.add(
             content.wrong_field_counts,
             "wrong number of fields",
@@ -78,9 +90,16 @@ class Table(LabelledFiles):
         super().__init__(rows, files, faults, config)
 
 
+def _rows_with_decimal_points(column: Column) -> NDArray[np.int64]:
+    """Return the indices of numbers such as 1.234, which may be a thousand where the decimal mark is a comma."""
+    is_ambiguous = [*("." in text and not np.isnan(as_number(text)) for text in column.values), False]
+    return np.flatnonzero(np.array(is_ambiguous)[np.where(column.code == IGNORE, -1, column.code)])
+
+
 def _with_decimal_points(column: Column) -> Column:
-    """Return numbers with a decimal comma as numbers with a decimal point."""
-    return categories(column.name, [text.replace(",", ".") for text in column.values], column.code)
+    """Return numbers with a decimal comma as numbers with a decimal point; other texts do not change."""
+    texts = [text if "." in text else text.replace(",", ".") for text in column.values]
+    return replace(categories(column.name, texts, column.code), missing=column.missing, notes=column.notes)
 
 
 _ROWS_PER_CHUNK = 300  # rows held as strings; more would start the garbage collector, which doubles the reading time

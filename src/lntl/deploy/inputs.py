@@ -13,7 +13,8 @@ from lntl.data.decoding import suffixes
 from lntl.data.eval_transform import EncodedFiles, ImageInput
 from lntl.data.folders import image_files
 from lntl.data.image_files import FileList
-from lntl.data.table import ColumnError
+from lntl.data.rows import MAX_NAMES
+from lntl.data.table import ColumnError, TableContent
 from lntl.data.table import read as read_table
 from lntl.errors import UserError
 
@@ -78,8 +79,8 @@ def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layo
     if len(targets) == 1 and (encoded := _read_encoded(targets[0], data, layout)) is not None:
         return encoded
     table_layout = layout.with_defaults("table", data)
-    names = [name for target in targets for name in _list_paths(target, table_layout)]
-    return Inputs(names, names)
+    pairs = [pair for target in targets for pair in _list_paths(target, table_layout)]
+    return Inputs([name for name, _ in pairs], [path for _, path in pairs])
 
 
 def _load_array(path: Path, name: str) -> Inputs:
@@ -105,6 +106,9 @@ def _read_encoded(target: Path, data: Mapping[str, Any], layout: Layout) -> Inpu
         return None
     if files is None:
         return None
+    if not files.names:
+        raise UserError(f"{target}: it has no row")
+    _find_files(files, target)
     names = (
         [f"{target}: {name or 'empty'}" for name in files.names]
         if files.contents is not None
@@ -113,24 +117,50 @@ def _read_encoded(target: Path, data: Mapping[str, Any], layout: Layout) -> Inpu
     return Inputs(names, EncodedFiles(files))
 
 
-def _list_paths(target: Path, layout: Layout) -> list[str]:
+def _find_files(files: FileList, target: Path) -> None:
+    """Find files whose names differ from those in `files` only in suffix or Unicode form, and log how many."""
+    for note in files.find()[1]:
+        log.warning("%s: %s", target, note)
+
+
+def _list_paths(target: Path, layout: Layout) -> list[tuple[str, str]]:
+    """Return name and path of each image of a folder or a table, or of an image file."""
     if target.is_dir():
         files = image_files(target)
         if not files.names:
             raise UserError(f"{target}: it contains no image file ({', '.join(suffixes())}){files.hint}")
         if files.note:
             log.warning("%s: %s", target, files.note)
-        return [str(target / name) for name in sorted(files.names)]
+        return [(str(target / name),) * 2 for name in sorted(files.names)]
     if not target.exists():
         raise UserError(f"{target}: there is no such file or folder")
     if target.suffix.lower() not in TABLE_SUFFIXES:
-        return [str(target)]
+        return [(str(target), str(target))]
     column, root = layout.column or "image", layout.root or target.parent
     if not root.is_dir():
         raise UserError(f"{target}: there is no folder {root} of its images; set --root")
     with _advice_about_options(f"--column names the column of the paths, here {column!r}"):
         table = read_table(target, column, [], [], layout.delimiter)
-    return [str(root / name.strip()) for name in table.image_names]
+    _check_rows(table, target)
+    listed = FileList(root, [name.strip() for name in table.image_names])
+    _find_files(listed, target)
+    return [
+        (str(root / name) if name else f"{target}, {table.unit} {number} (the image is empty)", str(path))
+        for path, name, number in zip(listed, listed.names, table.number, strict=True)
+    ]
+
+
+def _check_rows(table: TableContent, target: Path) -> None:
+    """Raise UserError if a table has no row, or a row with another number of fields than the header."""
+    if not table.image_names:
+        raise UserError(f"{target}: it has no row")
+    if table.wrong_field_counts:
+        rows = [f"{table.unit} {table.number[row]} has {n}" for row, n in table.wrong_field_counts.items()]
+        more = f" and {len(rows) - MAX_NAMES} more rows" if len(rows) > MAX_NAMES else ""
+        raise UserError(
+            f"{target}: the header has {table.num_fields} fields, but {', '.join(rows[:MAX_NAMES])}{more}; correct the "
+            "rows, or set --delimiter"
+        )
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Repair a finished run: refit its last layer, or erase the bias from its features, in a new run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from lntl import config as configuration
 from lntl.config import Config
+from lntl.config.keys import RUN_NAME, RUN_NAME_RULE
 from lntl.errors import Interrupted, UserError
 from lntl.experiment.evaluate import conclude
 from lntl.experiment.run import Run, Watch, exhaust, flush_denormals, start, stop_signals
@@ -76,6 +78,8 @@ def _repair_config(
     """Return the configuration of the repair of a checkpoint."""
     if not (method_class := load_method(method)).fits:
         raise UserError(f"{method} cannot repair a finished run; use dfr or leace")
+    if annulled := [key for key in ("method", "epochs", "ema") if key in settings]:
+        raise UserError(f"setting {annulled[0]}: a repair sets it itself; leave it out")
     saved = checkpoint.load(path)
     configuration.check_trusted(saved.config, str(path), trust)
     raw = configuration.validate(saved.config, f"{path} (the configuration inside)").model_dump()
@@ -84,6 +88,8 @@ def _repair_config(
         if folder is None:
             raise UserError(f"{path}: is not in a run folder; name the folder of the repaired run with --out")
         out = folder.path.with_name(f"{folder.path.resolve().name}-{method}")
+    if re.match(RUN_NAME, out.name) is None:
+        raise UserError(f"{out}: the folder of a run needs {RUN_NAME_RULE}; name another folder with --out")
     raw["project"] |= {"experiment_name": out.name, "description": f"{path}, repaired by {method}"}
     raw["logging"]["output_dir"] = str(out.parent)
     raw["model"] |= method_class.required_model_settings
