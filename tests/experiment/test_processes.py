@@ -16,6 +16,7 @@ import yaml
 from lntl.config import Config
 from lntl.errors import UserError
 from lntl.experiment import processes
+from lntl.experiment.build import rank_fabric
 from lntl.runs import checkpoint
 
 NUM_EPOCHS = 6
@@ -169,6 +170,12 @@ def test_several_processes_need_a_kind_of_device_and_not_a_single_device(make_co
         UserError, match="device cuda:1 is a single device, but the run has 2 processes; write only the kind"
     ):
         make_config("erm", training={"device": "cuda:1", "devices": 2})
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="a GPU is available")
+def test_ranks_without_a_gpu_use_gloo_also_if_torch_was_built_for_cuda(make_config: Callable[..., Config]) -> None:
+    fabric = rank_fabric(make_config("erm", training={"device": "auto", "devices": 2}).training)
+    assert fabric.strategy.process_group_backend == "gloo"
 
 
 @pytest.mark.parametrize(

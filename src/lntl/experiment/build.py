@@ -254,8 +254,8 @@ def rank_fabric(training: Training) -> "Fabric":
             return module
 
     check_devices(training.device, training.devices)
-    kind = torch.accelerator.current_accelerator() if training.device == "auto" else torch.device(training.device)
-    backend = "gloo" if kind is None or kind.type == "cpu" else "cpu:gloo,cuda:nccl"
+    has_device = torch.accelerator.is_available() if training.device == "auto" else training.device != "cpu"
+    backend = "cpu:gloo,cuda:nccl" if has_device else "gloo"
     strategy = Ranks(process_group_backend=backend, timeout=timedelta(seconds=MEETING_SECONDS))
     return Fabric(
         accelerator=training.device,
