@@ -169,7 +169,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         self._config_and_spec = (config.model_dump(), data.spec)
         self._mean, self._std = data.mean, data.std
         self._dtype = data.train.values.dtype
-        self._device = "cpu" if experiment.fabric.device.type == "cpu" else str(experiment.fabric.device)
+        self._device = str(experiment.device)
         self._n_features_out = len(self._features(data.train.values[:1])[0])
 
     def _config(self) -> Config:

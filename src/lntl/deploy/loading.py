@@ -14,7 +14,7 @@ from lntl.config import check_trusted
 from lntl.data.eval_transform import EvalTransform, ImageInput, Source, restore
 from lntl.data.loader import ahead
 from lntl.errors import UserError
-from lntl.experiment.build import make_fabric
+from lntl.experiment.build import find_device
 from lntl.experiment.checkpoints import build_networks, check_fit, evaluated_weights
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import NotFiniteError
@@ -152,7 +152,7 @@ def build_classifier(
         if misfits := [*keys.unexpected_keys, *(k for k in keys.missing_keys if not k.startswith("h."))]:
             raise KeyError(misfits[0])
     transform = _transform(description, path)
-    networks.to(make_fabric(device).device).to(memory_format=torch.channels_last)
+    networks.to(find_device(device)).to(memory_format=torch.channels_last)
     return Classifier(networks.f, networks.g, transform, description)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
@@ -35,17 +35,32 @@ class Experiment:
 
     Args:
         config: The configuration.
-        fabric: Lightning Fabric: device and precision.
+        device: The device of the networks.
         data: The data set, with its splits.
         networks: f, g and h.
-        trainer: The trainer, at its first step.
+        make_trainer: Function that makes `trainer`.
+
+    Attributes:
+        trainer: The trainer, at its first step. If the weights of a checkpoint will be loaded, it is made when it is
+            first used: only training needs Lightning Fabric, which is slow to import.
+        fabric: Lightning Fabric: device and precision.
     """
 
     config: Config
-    fabric: "Fabric"
+    device: torch.device
     data: Dataset
     networks: Networks
-    trainer: Trainer
+    make_trainer: Callable[[], Trainer]
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The trainer, at its first step."""
+        return self.make_trainer()
+
+    @property
+    def fabric(self) -> "Fabric":
+        """Lightning Fabric: device and precision."""
+        return self.trainer.fabric
 
     def loader(self, split: str) -> Loader:
         """Return a split in evaluation batches.
@@ -57,15 +72,13 @@ class Experiment:
             A loader of its examples, in order and without augmentation. If a phase is fitted on one half of val, val is
             the other half.
         """
-        return Loader(
-            _make_splits(self.config, self.data)[split], self.config.evaluation.batch_size, self.fabric.device
-        )
+        return Loader(_make_splits(self.config, self.data)[split], self.config.evaluation.batch_size, self.device)
 
     def predict(self, networks: Networks, split: str) -> Predictions:
         """Run networks on a split.
 
         Args:
-            networks: f, g and h, on the device of `fabric`.
+            networks: f, g and h, on `device`.
             split: "train", "val" or "test".
 
         Returns:
@@ -140,11 +153,11 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
             labels and no training example has one.
     """
     training = config.training
+    fabric = None
     if ranks.world_size() > 1:
         fabric = rank_fabric(training)
         fabric.launch()
-    else:
-        fabric = make_fabric(training.device, training.precision)
+    device = find_device(training.device) if fabric is None else fabric.device
     if data is None:
         data = load_data(config.data.name, config.data)
     splits = _make_splits(config, data)
@@ -161,27 +174,33 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         return networks
 
     networks = make_networks(trained)
-    if ranks.world_size() > 1 and fabric.device.type == "cuda":  # untested on CUDA
+    if ranks.world_size() > 1 and device.type == "cuda":  # untested on CUDA
         networks.f, networks.g, networks.h = map(
             nn.SyncBatchNorm.convert_sync_batchnorm, (networks.f, networks.g, networks.h)
         )
-    networks.to(fabric.device).to(memory_format=torch.channels_last)
+    networks.to(device).to(memory_format=torch.channels_last)
     phases = [TrainingPhase(p, partial(load_method(p.method), config=p, spec=spec)) for p in config.training.phases]
     num_parts = ranks.world_size() * config.training.accumulate
-    loader = Loader(data.splits["train"], config.training.batch_size, fabric.device, num_parts)
-    held_out = Loader(splits[HELD_OUT], config.evaluation.batch_size, fabric.device) if HELD_OUT in splits else None
-    trainer = Trainer(
-        fabric,
-        networks,
-        loader,
-        phases,
-        config.project.seed,
-        config.logging.log_interval_batches,
-        make_networks,
-        held_out,
-        config.training.accumulate,
-    )
-    return Experiment(config, fabric, data, networks, trainer)
+    loader = Loader(data.splits["train"], config.training.batch_size, device, num_parts)
+    held_out = Loader(splits[HELD_OUT], config.evaluation.batch_size, device) if HELD_OUT in splits else None
+
+    def make_trainer() -> Trainer:
+        return Trainer(
+            fabric or make_fabric(training.device, training.precision),
+            networks,
+            loader,
+            phases,
+            config.project.seed,
+            config.logging.log_interval_batches,
+            make_networks,
+            held_out,
+            config.training.accumulate,
+        )
+
+    experiment = Experiment(config, device, data, networks, make_trainer)
+    if not trained:
+        experiment.trainer  # noqa: B018  (made now, so that its errors are raised here)
+    return experiment
 
 
 def _check_methods(config: Config, data: Dataset, splits: Mapping[str, Split]) -> None:
@@ -223,17 +242,27 @@ def methods_without_bias() -> list[str]:
     return [name for name in plugins.names("lntl.methods") if not load_method(name).sees_bias]
 
 
-def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> "Fabric":
-    """Return Lightning Fabric for a device name of a configuration; raises UserError if the device is unavailable."""
+def find_device(name: str) -> torch.device:
+    """Return the device for a device name of a configuration; raises UserError if it is unavailable."""
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         raise UserError(f"training.device: unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
     available = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if kind in available and int(number or 0) >= available[kind]:
         raise UserError(f"training.device: {name} is not available here (found {available[kind]}); use cpu or auto")
+    if kind == "auto":  # in the order of Fabric
+        kind = next((kind for kind in ("mps", "cuda") if available[kind]), "cpu")
+    return torch.device(kind, int(number or 0)) if kind == "cuda" else torch.device(kind)
+
+
+def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> "Fabric":
+    """Return Lightning Fabric for a device name of a configuration; raises UserError if the device is unavailable."""
+    device = find_device(name)
     from lightning_fabric import Fabric
 
-    return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision=precision)
+    return Fabric(
+        accelerator=device.type, devices=1 if device.type == "cpu" else [device.index or 0], precision=precision
+    )
 
 
 MEETING_SECONDS = float(os.environ.get("LNTL_MEETING_SECONDS", "300"))  # longest wait of a rank for the other ranks

@@ -182,7 +182,7 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
 
 def _embedding(experiment: Experiment) -> Embedding:
     """Return z of some test images, averaged over its positions."""
-    networks, device = experiment.networks.eval(), experiment.fabric.device
+    networks, device = experiment.networks.eval(), experiment.device
     split, spec = experiment.data.splits["test"], experiment.data.spec
     index = draw_embedded_images(len(split), experiment.config.project.seed)
     on_device, parts = split.to(device), index.to(device).split(experiment.config.evaluation.batch_size)
