@@ -54,6 +54,19 @@ def summarise(pairs: list[tuple[float, float]]) -> dict[str, float | list[float]
     }
 
 
+def summarise_tasks(times: dict[str, dict[str, list[tuple[float, float]]]]) -> dict[str, object]:
+    """Return for each task the summaries of its versions, and the median ratios of the later to the earlier one."""
+    results: dict[str, object] = {}
+    for task, by_version in times.items():
+        row: dict[str, object] = {version: summarise(pairs) for version, pairs in by_version.items()}
+        if "before" in by_version:
+            for number, name in enumerate(("wall_ratio", "cpu_ratio")):
+                pairs = zip(by_version["after"], by_version["before"], strict=True)
+                row[name] = round(statistics.median(a[number] / b[number] for a, b in pairs), 3)
+        results[task] = row
+    return results
+
+
 def main() -> None:
     """Measure each task; print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -78,15 +91,7 @@ def main() -> None:
                 for version, source in versions.items():
                     times[task][version].append(measure(source, TASKS[task], folders[version]))
                     print(task, version, *(f"{seconds:.2f}" for seconds in times[task][version][-1]), flush=True)
-    results: dict[str, object] = {}
-    for task, by_version in times.items():
-        row: dict[str, object] = {version: summarise(pairs) for version, pairs in by_version.items()}
-        if args.before:
-            for number, name in enumerate(("wall_ratio", "cpu_ratio")):
-                pairs = zip(by_version["after"], by_version["before"], strict=True)
-                row[name] = round(statistics.median(a[number] / b[number] for a, b in pairs), 3)
-        results[task] = row
-    write_result(results, args.out)
+            write_result(summarise_tasks(times), args.out)  # after each round, so that a long measurement can be ended
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from lntl.probing.probes import (
     PROBES,
     Halves,
     Layer,
+    _Adam,
     linear,
     mlp,
     probe_layer,
@@ -141,6 +142,20 @@ def test_a_probe_depends_only_on_its_seed(name: str) -> None:
     assert (name == "linear") == torch.equal(
         first_predictions, other_predictions
     )  # logistic regression has one optimum
+
+
+def test_the_optimiser_of_probes_equals_adam_of_torch() -> None:
+    weight, torch_weight = (torch.arange(3.0).requires_grad_() for _ in range(2))
+    optimizer, torch_optimizer = _Adam([weight]), torch.optim.Adam([torch_weight])
+    for lr in (0.001, 0.01, 0.005):
+        torch_optimizer.param_groups[0].update(lr=lr, betas=(0.95 - 10 * lr, 0.999))
+        for w in (weight, torch_weight):
+            (w**3).sum().backward()
+        optimizer.step(lr)
+        torch_optimizer.step()
+        torch_optimizer.zero_grad()
+    assert torch.allclose(weight, torch_weight, rtol=1e-6)
+    assert weight.grad is None
 
 
 @pytest.mark.full

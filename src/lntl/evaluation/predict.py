@@ -103,9 +103,9 @@ def predict(
     return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups, aligned, all_groups)
 
 
-def draw_embedded_images(n: int, seed: int) -> Tensor:
-    """Return ascending positions of at most MAX_EMBEDDED_IMAGES of n images, drawn by the seed."""
-    return permutation(n, derive(seed, "embedding"))[:MAX_EMBEDDED_IMAGES].sort().values
+def draw_embedded_images(n: int, seed: int, limit: int = MAX_EMBEDDED_IMAGES) -> Tensor:
+    """Return ascending positions of at most `limit` of n images, drawn by the seed."""
+    return permutation(n, derive(seed, "embedding"))[:limit].sort().values
 
 
 def embed(z: Tensor, seed: int) -> Tensor:

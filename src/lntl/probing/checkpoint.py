@@ -43,6 +43,7 @@ log = logging.getLogger("lntl")
 
 IMAGES_PER_CLASS, MAX_CLASSES = 10, 100  # example images of each class, and classes that have example images
 MAX_IMAGES = 10_000  # test images for probes, in both halves together; limits time and memory
+MAX_EMBEDDED_IMAGES = 500  # points of the embedding; t-SNE of 1,000 takes twice as long
 _JOINT = ""  # name of the combination of all biases, if there are several
 _SEED = 0  # seed of the choice of images and of the bootstrap; the same for all runs, so that runs can be compared
 
@@ -108,7 +109,7 @@ def _probe_subject(
     check_layers(names, subject.networks, next(subject.batches()).x[:2])
     probe, z = _measure(subject, halves, biases, names)
     log.info("embedding of z")
-    sample = draw_embedded_images(len(y), _SEED)
+    sample = draw_embedded_images(len(y), _SEED, MAX_EMBEDDED_IMAGES)
     if z is None:
         xy = embed(replace(subject, index=subject.index[sample]).features(subject.networks, ["f"])["f"], _SEED)
     else:

@@ -108,7 +108,7 @@ def _make_output_hook(networks: Networks, layer: str, receive: Callable[[Tensor]
     """Pass a copy of the output of `layer` to `receive` in each forward pass: a later layer may change it in place."""
 
     def copy(out: Tensor) -> None:
-        receive(pool_maps(out.detach().float(), MAX_VALUES).cpu().contiguous().clone())
+        receive(pool_maps(out.detach().float(), MAX_VALUES).cpu().clone(memory_format=torch.contiguous_format))
 
     last = _find_last_linear(networks.g)
     if layer == PENULTIMATE and last is not None:

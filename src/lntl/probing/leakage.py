@@ -80,7 +80,7 @@ def measure_leakage(
         biases: The labels of the images for each bias, and the seeds that split the images into halves.
         layers: Names of the layers to probe.
     """
-    device, z = subject.experiment.fabric.device, None
+    device, z = subject.experiment.device, None
     results = {name: _BiasResults() for name in biases}
     for outputs in _compute_outputs(subject, subject.networks, layers):
         z = outputs.get("f", z)

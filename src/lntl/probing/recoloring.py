@@ -82,7 +82,7 @@ def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]]
         .sort()
         .values
     )
-    size, device = subject.batch_size, experiment.fabric.device
+    size, device = subject.batch_size, experiment.device
 
     def predict(networks: Networks) -> RecoloredPredictions:
         parts = (PartOfSplit(recolored, index) for recolored in recolored_splits)
