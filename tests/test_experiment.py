@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -273,6 +274,21 @@ def test_the_result_names_the_metric_that_chose_the_best_checkpoint(
 ) -> None:
     run = train(make_config("erm", evaluation={"best_model_metric": metric}))
     assert f"best: {expected} (" in experiment.conclude(run, None).selection
+
+
+def test_the_log_and_the_result_count_the_groups_of_val_over_which_the_epoch_is_chosen(
+    make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Val has ten images, so that it lacks most of the groups in the data."""
+    with caplog.at_level(logging.WARNING, "lntl"):
+        run = train(make_config("erm", evaluation={"best_model_metric": "worst_group_accuracy"}))
+    groups = {name: {*split.group.tolist()} for name, split in run.experiment.data.splits.items()}
+    count = f"{len(groups['val'])} of {len(set.union(*groups.values()))} groups"
+    assert (
+        f"val has images of {count} (class and bias value): worst_group_accuracy, by which the epoch is" in caplog.text
+    )
+    selection = experiment.conclude(run, None).selection
+    assert f"best: highest worst_group_accuracy over {count} on val (" in selection
 
 
 def test_the_last_epoch_is_evaluated_once_if_it_is_the_best(

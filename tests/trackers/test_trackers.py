@@ -14,6 +14,7 @@ from lntl.config import Config
 from lntl.errors import UserError
 from lntl.experiment import Run
 from lntl.runs.files import read_json
+from lntl.runs.folder import RunFolder
 from lntl.runs.formats import TrackerIds
 from lntl.trackers import TrackedRun, Tracker, Trackers
 from lntl.trackers.mlflow import MLflow
@@ -39,6 +40,18 @@ def train(run: Run, steps: int | None = None) -> None:
         if steps is not None and isinstance(event, Step) and (steps := steps - 1) == 0:
             events.close()
             return
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"project": 5, "name": null, "ids": {}}'])
+def test_a_damaged_file_of_trackers_stops_neither_a_run_nor_a_report(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.trackers.write_text(content)
+    with caplog.at_level(logging.WARNING, "lntl"), Trackers([], TrackedRun(folder, "project", "name")):
+        trackers.add_files(folder, [tmp_path])
+    assert caplog.text.count(f"{folder.trackers}: is damaged, or written by another version") == 2
+    assert "until then, trackers do not find the run again" in caplog.text
 
 
 @pytest.mark.full

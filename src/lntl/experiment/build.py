@@ -104,6 +104,11 @@ class Experiment:
         half = f"; {methods[0]} is fitted on one half of it, and val means the other half" if methods else ""
         return f"{self.data.val_note}{half}"
 
+    def count_groups(self, split: str) -> tuple[int, int]:
+        """Return the number of groups (class, bias value) with images in a split, and in any split."""
+        groups = self.loader(split).split.group.cpu().unique()
+        return int((groups != IGNORE).sum()), len(self._groups)
+
     @cached_property
     def _groups(self) -> Tensor:
         return _all_groups(self.data)

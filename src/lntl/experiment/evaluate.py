@@ -15,7 +15,7 @@ from lntl import config as configuration
 from lntl import ranks
 from lntl.config import Config
 from lntl.errors import DeadEndError, UserError
-from lntl.evaluation.metrics import lower_is_better
+from lntl.evaluation.metrics import METRICS, lower_is_better
 from lntl.evaluation.predict import Predictions, draw_embedded_images, group_by_one_bias
 from lntl.evaluation.summary import summarise
 from lntl.experiment import processes
@@ -220,7 +220,9 @@ def _describe_selection(run: Run) -> str:
         epoch = run.best_record.total_epoch
         return f"the same as last, because the checkpoint of epoch {epoch}, the best on val, is missing"
     order = "lowest" if lower_is_better(name) else "highest"
-    return f"{order} {name} on val ({note}) among the epochs of the last phase"
+    num_groups, num_all_groups = run.experiment.count_groups("val") if METRICS[name].over_groups else (0, 0)
+    groups_note = f" over {num_groups} of {num_all_groups} groups" if num_groups < num_all_groups else ""
+    return f"{order} {name}{groups_note} on val ({note}) among the epochs of the last phase"
 
 
 def train(

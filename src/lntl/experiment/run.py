@@ -21,7 +21,7 @@ from lntl import config as configuration
 from lntl import ranks
 from lntl.config import Config
 from lntl.errors import DeadEndError, Interrupted, UserError
-from lntl.evaluation.metrics import NUM_HEADLINES, lower_is_better
+from lntl.evaluation.metrics import METRICS, NUM_HEADLINES, lower_is_better
 from lntl.evaluation.tally import compute
 from lntl.experiment.build import Experiment, build
 from lntl.experiment.checkpoints import (
@@ -84,6 +84,7 @@ class Run:
             if ranks.is_first():
                 files.enter_context(_log_to_file(self.folder.log))
             log.info("run %s on %s, data: %s", self.folder.path, trainer.fabric.device, self.experiment.data.source)
+            self._warn_about_val()
             trackers = files.enter_context(self.open_trackers())
             if not is_resumed:
                 trackers.send(lambda tracker: tracker.data(self.experiment.data))
@@ -94,6 +95,21 @@ class Run:
                 yield from self._events(trackers, stop, saver)
             except (NonFiniteLossError, NotFiniteError) as error:
                 raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
+
+    def _warn_about_val(self) -> None:
+        """Warn if the metric that chooses the epoch leaves out groups without an image in val."""
+        metric = METRICS[self.experiment.config.evaluation.best_model_metric]
+        if not metric.over_groups or not ranks.is_first():
+            return
+        num_groups, num_all_groups = self.experiment.count_groups("val")
+        if num_groups < num_all_groups:
+            log.warning(
+                "val has images of %d of %d groups (class and bias value): %s, by which the epoch is chosen, leaves "
+                "the others out",
+                num_groups,
+                num_all_groups,
+                metric.name,
+            )
 
     def open_trackers(self, training: bool = True) -> Trackers:
         """Open and return the configured trackers; training: whether training follows."""

@@ -111,7 +111,7 @@ class Trackers:
 
     def __init__(self, names: Sequence[str], run: TrackedRun) -> None:
         path, self._open = run.folder.trackers, dict[str, Tracker]()
-        saved = read_json(path, TrackerIds) if path.exists() else TrackerIds(project=run.project, name=run.name, ids={})
+        saved = _read_ids(path) or TrackerIds(project=run.project, name=run.name, ids={})
         for name in names:
             plugin = plugins.load("lntl.trackers", name, Tracker)
             tracked_run = replace(
@@ -143,6 +143,17 @@ class Trackers:
         self.send(lambda tracker: tracker.close(finished=kind is None))
 
 
+def _read_ids(path: Path) -> TrackerIds | None:
+    """Return the content of trackers.json; None if there is no such file, or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return read_json(path, TrackerIds)
+    except UserError as error:
+        log.warning("%s; until then, trackers do not find the run again", error)
+        return None
+
+
 def _warn(name: str, error: Exception) -> None:
     reason = " ".join(str(error).split())[:500] or type(error).__name__
     log.warning("the tracker %s failed and is left out from now on: %s", name, reason)
@@ -156,8 +167,7 @@ def check(names: Sequence[str]) -> None:
 
 def add_files(folder: RunFolder, paths: Sequence[Path]) -> None:
     """Store files, such as a report, at the trackers that have the run, if there are any."""
-    if folder.trackers.exists():
-        saved = read_json(folder.trackers, TrackerIds)
+    if (saved := _read_ids(folder.trackers)) is not None:
         names = [name for name in saved.ids if name in plugins.modules("lntl.trackers")]
         with Trackers(names, TrackedRun(folder, training=False)) as trackers:
             trackers.send(lambda tracker: tracker.files(paths))
