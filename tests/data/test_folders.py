@@ -97,9 +97,9 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": ["split", "bias"]}, "levels contain label"),
-        ({"levels": ["label", "bias", "bias"]}, "are all different"),
-        ({"bias": {"from": "brightness", "bins": 2}}, "names the bias once"),
+        ({"levels": ["split", "bias"]}, "levels must contain label"),
+        ({"levels": ["label", "bias", "bias"]}, "name each level once"),
+        ({"bias": {"from": "brightness", "bins": 2}}, "levels and bias both name a bias"),
         ({"levels": ["label"], "bias": "sky"}, "folders have no columns"),
     ],
 )

@@ -16,6 +16,7 @@ from lntl.data.image_files import FileList, FileSettings, LabelledFiles
 from lntl.data.labels import Column, categories
 from lntl.data.rows import Rows
 from lntl.errors import UserError
+from lntl.plugins import conflict
 
 __all__ = ["Folders"]
 
@@ -52,13 +53,11 @@ class Folders(LabelledFiles):
         @model_validator(mode="after")
         def _check(self) -> Self:
             if len(set(self.levels)) < len(self.levels) or "label" not in self.levels:
-                raise ValueError("a configuration whose levels contain label and are all different")
+                raise conflict("levels must contain label, and name each level once")
             if "bias" in self.levels and self.bias:
-                raise ValueError("a configuration that names the bias once: by a level, or by bias: {from, bins}")
+                raise conflict("levels and bias both name a bias; leave out one of them")
             if any(bias.computed is None for bias in self.bias):
-                raise ValueError(
-                    "a configuration whose bias is {from, bins}; folders have no columns, so use a table for a column"
-                )
+                raise conflict("bias must be {from, bins}, because folders have no columns; use a table for a column")
             return self
 
     def __init__(self, config: "Folders.Config") -> None:
