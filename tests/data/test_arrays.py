@@ -122,6 +122,13 @@ def test_minus_1_and_1_are_labels_if_there_are_no_other_values(write_file: Write
     assert (data.spec.class_names, data.spec.bias_value_names, data.notes) == (("-1", "1"), ("-1", "1"), [])
 
 
+def test_the_notes_say_that_minus_1_means_a_missing_value(write_file: WriteFile) -> None:
+    data = build_data(write_file(bias=np.arange(N) % 3 - 1))
+    assert data.spec.bias_value_names == ("0", "1")
+    note = "bias: -1 means a missing value (30 of 90 rows)"
+    assert data.notes == ["33.3% of the rows have no bias", note]
+
+
 @pytest.mark.parametrize("missing_text", ["", " ", "NA", "nan ", "NaN"])
 def test_texts_are_read_as_in_tables(write_file: WriteFile, missing_text: str) -> None:
     texts = np.array(["s", "s ", "10", "9", missing_text])[np.arange(N) % 5]

@@ -87,6 +87,22 @@ def test_all_image_formats_are_read_and_other_files_are_counted(root: Path) -> N
     assert note in data.source
 
 
+@pytest.mark.parametrize("check", ["read", "header"])
+def test_files_with_several_frames_or_pages_are_named(root: Path, check: str) -> None:
+    frames = [Image.new("L", (8, 8), value) for value in (10, 200)]
+    names = [root / f"train/cat/day/stack.{suffix}" for suffix in ("gif", "tif", "webp")]
+    for name in names:
+        frames[0].save(name, save_all=True, append_images=frames[1:])
+    write_image(root / "train/cat/day/single.gif", 9)
+    note = "3 files have several frames or pages, of which only the first is used: "
+    data = build_data(root, check=check)
+    assert [text for text in data.notes if "frames" in text] == [note + ", ".join(map(str, names))]
+    rows = [row for row in data.splits["train"].row.tolist() if "stack" in data.row_name(row)]
+    index = torch.tensor([data.splits["train"].row.tolist().index(row) for row in rows])
+    assert len(rows) == 3
+    assert int(data.splits["train"].pixels(index).max()) < 20
+
+
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image file \(.apng"):
         build_data(tmp_path)

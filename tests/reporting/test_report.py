@@ -215,6 +215,18 @@ def test_several_runs_are_compared(synthetic_runs: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("skip_figures")
+def test_runs_of_different_test_sets_are_not_compared_without_a_word(synthetic_runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "plain", tmp_path / "run"))
+    path = run / "evaluation/test.json"
+    path.write_text(path.read_text().replace('"n": 2000', '"n": 1999'))
+    write_report([synthetic_runs / "lntl", run], tmp_path / "out")
+    answer = read_report(tmp_path / "out")[2]["comparison"]["answer"]
+    assert answer.startswith(
+        "The runs were evaluated on different test sets, so their numbers cannot be compared. Highest"
+    )
+
+
+@pytest.mark.usefixtures("skip_figures")
 def test_runs_with_the_same_name_are_shown_by_their_folder(synthetic_runs: Path, tmp_path: Path) -> None:
     shutil.copytree(synthetic_runs / "plain", tmp_path / "plain")
     runs = [synthetic_runs / "plain", tmp_path / "plain"]

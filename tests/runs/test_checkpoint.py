@@ -265,3 +265,10 @@ def test_a_checkpoint_with_a_damaged_value_is_refused(path: Path, keys: tuple[st
     parent[keys[-1]] = value
     torch.save(content, path)
     assert f"last.pth: is damaged ({'.'.join(keys)}" in load_and_get_error(path)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=rf"^{tmp_path}: is a folder; name a checkpoint, such as {tmp_path}/checkpoints/last"
+    ):
+        checkpoint.load(tmp_path)

@@ -190,6 +190,11 @@ def _column(name: str, array: Array, names: Array | None, where: str, missing: S
     missing_values = missing_numbers(values.tolist()) if values.dtype.kind in "iu" else ()
     texts = ["" if value in missing_values else as_text(value) for value in values.tolist()]
     column = categories(name, texts, code, missing)
+    if -1 in missing_values and -1 in values:
+        count = int((array == -1).sum())
+        column = replace(
+            column, notes=(*column.notes, f"{name}: -1 means a missing value ({count} of {len(array)} rows)")
+        )
     if names is None:
         return column
     return replace(

@@ -164,6 +164,21 @@ def check_header(path: ImageFile) -> bool:
         return image.mode.startswith("I") or _has_16_bit_colors(image)
 
 
+def count_frames(path: ImageFile) -> int:
+    """Return the number of frames or pages of a GIF, TIFF or WebP file; 1 for other files and unreadable ones."""
+    if isinstance(path, EncodedImage):
+        may_have_frames = path.content.startswith((b"GIF8", b"II", b"MM", b"RIFF"))
+    else:
+        may_have_frames = path.name.lower().endswith((".gif", ".tif", ".tiff", ".webp"))
+    if not may_have_frames:
+        return 1
+    try:
+        with _open(path) as image:
+            return int(getattr(image, "n_frames", 1))
+    except UnreadableImageError:
+        return 1
+
+
 def has_8_bit_signature(path: Path) -> bool:
     """Return whether a file begins like a JPEG, GIF, BMP or WebP file, which have at most 8 bits, whatever its name."""
     try:

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self, overload
@@ -195,7 +195,7 @@ class LabelledFiles(LabelledDataset):
             source.choose_white(_train_rows(rows))
         labels = self._label(rows, settings.biases, source.in_color(), source.shape, settings, faults)
         clipped_images = source.choose_white(labels["train"].row.tolist())
-        self._note([*notes, *name_notes, *_depth_notes(source, files, clipped_images)])
+        self._note([*notes, *name_notes, *_image_notes(source, files, clipped_images)])
         self.splits = {name: FileSplit(**vars(split), source=source) for name, split in labels.items()}
         self.transform = FileTransform(source.settings)
         self._names = files.names
@@ -219,31 +219,30 @@ def _select_images(source: ImageSource, files: FileList, keep: NDArray[np.bool_]
     new_index = np.cumsum(keep) - 1
     selected.highest = {int(new_index[old]): value for old, value in source.highest.items() if keep[old]}
     selected.deep = [int(new_index[old]) for old in source.deep if keep[old]]
+    selected.multiple = [int(new_index[old]) for old in source.multiple if keep[old]]
     return selected
 
 
-def _depth_notes(source: ImageSource, files: FileList, clipped_images: list[int]) -> list[str]:
-    """Return notes about the white value of images with more than 8 bits."""
+def _image_notes(source: ImageSource, files: FileList, clipped_images: list[int]) -> Iterator[str]:
+    """Yield notes about files with several images, and about the white value of images with more than 8 bits."""
     white = source.settings.white
 
     def join_names(indices: list[int]) -> str:
         names = ", ".join(str(files[index]) for index in indices[:MAX_NAMES])
         return f"{names}{', ...' if len(indices) > MAX_NAMES else ''}"
 
+    if source.multiple:
+        count, names = len(source.multiple), join_names(sorted(source.multiple))
+        yield f"{count} files have several frames or pages, of which only the first is used: {names}"
     scale = f"values from 0 to {white or WHITE} become black to white (set data.white to change this)"
-    if white is None:
-        deep_images = sorted(source.deep)
-        if not deep_images:
-            return []
-        return [
-            f"{len(deep_images)} images have more than 8 bits, but the training images have 8: {scale}: "
-            f"{join_names(deep_images)}"
-        ]
-    notes = [f"images with more than 8 bits: {scale}"]
+    if white is None and source.deep:
+        names = join_names(sorted(source.deep))
+        yield f"{len(source.deep)} images have more than 8 bits, but the training images have 8: {scale}: {names}"
+    if white is not None:
+        yield f"images with more than 8 bits: {scale}"
     if clipped_images:
         names = join_names(clipped_images)
-        notes.append(f"{len(clipped_images)} images are brighter than {white} and are clipped: {names}")
-    return notes
+        yield f"{len(clipped_images)} images are brighter than {white} and are clipped: {names}"
 
 
 def _check_files(files: FileList, faults: Faults, settings: FileSettings) -> tuple[ImageSource, list[str]]:

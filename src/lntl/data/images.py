@@ -19,6 +19,7 @@ from lntl.data.decoding import (
     ImageFile,
     UnreadableImageError,
     check_header,
+    count_frames,
     has_8_bit_signature,
     has_more_than_8_bits,
     highest_value,
@@ -49,6 +50,7 @@ class ImageSource:
         self.paths, self.settings = paths, settings
         self.highest: dict[int, int] = {}  # known highest values of images with more than 8 bits, by index
         self.deep: list[int] = []  # indices of images with more than 8 bits, by their headers
+        self.multiple: list[int] = []  # indices of files with several frames or pages
         on_bright = DepthWarnings(settings.white) if warn or settings.white is None else None
         self._store = cache.CACHES[settings.cache](paths, settings, on_bright)
 
@@ -74,6 +76,8 @@ class ImageSource:
         """
 
         def examine(index: int) -> None:
+            if count_frames(self.paths[index]) > 1:
+                self.multiple.append(index)
             if not full:
                 if check_header(self.paths[index]):
                     self.deep.append(index)

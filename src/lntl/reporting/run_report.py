@@ -323,8 +323,12 @@ def compare_runs(runs: Sequence[RunReport]) -> RunComparison:
         erm = ComparedRun(name=f"ERM of {name}", method="erm", seed=run.seed, chance=chance, **erm_numbers)
         if any(erm_numbers.values()) and not any(_have_same_numbers(erm, row) for row in rows):
             rows.append(erm)
+    test_sets = {(run.n, *run.class_names, "", *run.bias_value_names) for run in runs if run.n is not None}
+    note = "The runs were evaluated on different test sets, so their numbers cannot be compared. "
     return RunComparison(
-        question="Which run has the least leakage, and which is the most accurate?", answer=_summarise(rows), rows=rows
+        question="Which run has the least leakage, and which is the most accurate?",
+        answer=(note if len(test_sets) > 1 else "") + _summarise(rows),
+        rows=rows,
     )
 
 

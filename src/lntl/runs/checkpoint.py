@@ -145,6 +145,8 @@ def load(path: Path) -> Checkpoint:
         UserError: If the file is missing, damaged, from another program, or in another format version.
         NotFiniteError: If the weights are not finite.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a checkpoint, such as {path}/checkpoints/last.pth")
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint; `ls {path.parent}` lists the files there")
     try:
