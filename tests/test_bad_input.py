@@ -60,7 +60,7 @@ def do_nothing() -> None:
 
 
 OFFICIAL_FILE = "mnist_10color_jitter_var_0.030.npy"
-ONE_FAULT = r"tiny\.yaml: 1 fault\(s\) in the configuration\n  "  # followed by key, value and remedy
+ONE_FAULT = r"tiny\.yaml: 1 error in the configuration\n  "  # followed by key, value and remedy
 # For each case: a function that prepares files, the arguments of the command, and a pattern of the error message.
 BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "missing config": (
@@ -326,7 +326,7 @@ def run_failing_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> 
     assert first_line.startswith("Error: ")
     assert all(line.startswith("  ") for line in fault_lines)
     assert len(fault_lines) == (
-        int(first_line.split(": ")[-1].split(" fault")[0]) if " fault(s) in" in first_line else 0
+        int(first_line.split(": ")[-1].split(" error")[0]) if re.search(r": \d+ errors? in", first_line) else 0
     )
     assert read_tree(Path()) == files_before
     return captured.err
@@ -357,7 +357,7 @@ def test_all_faults_of_a_configuration_are_listed_at_once(capsys: pytest.Capture
     stderr = run_failing_command(
         capsys, *TRAIN_COMMAND, "training.batch_size=1", "model.name=x", "logging.outputdir=y", "project.seed=-1"
     )
-    assert "4 fault(s)" in stderr
+    assert "4 errors in the configuration" in stderr
     for path in ("training.batch_size: 1", "model.name: ", "logging.outputdir: unknown key", "project.seed: -1"):
         assert f"\n  {path}" in stderr
 
@@ -402,7 +402,7 @@ def test_exit_code_and_stderr_of_a_failed_process(arguments: list[str]) -> None:
     Path("tiny.yaml").write_text("project: {experiment_name: tiny}\ndata: 3\n")
     assert run(*arguments, folder=Path.cwd()) != 0
     stderr = Path("stderr").read_text()
-    assert "tiny.yaml: 3 fault(s) in the configuration" in stderr
+    assert "tiny.yaml: 3 errors in the configuration" in stderr
     assert ("Traceback" in stderr) == ("--debug" in arguments)
 
 

@@ -19,6 +19,7 @@ from lntl.config import Config, keys
 from lntl.errors import UserError
 from lntl.methods.base import Method
 from lntl.methods.lntl import LNTL
+from lntl.text import count
 from lntl.types import Dataset, Networks
 from lntl.yaml_file import parse, read_yaml
 
@@ -32,7 +33,7 @@ def find_faults(raw: Any) -> list[str]:
     with pytest.raises(UserError) as error:
         configuration.validate(raw, "test.yaml")
     head, *lines = str(error.value).splitlines()
-    assert head == f"test.yaml: {len(lines)} fault(s) in the configuration"
+    assert head == f"test.yaml: {count(len(lines), 'error')} in the configuration"
     return [line.strip() for line in lines]
 
 
@@ -277,7 +278,7 @@ def test_a_configuration_for_data_commands_needs_no_training_section(tmp_path: P
     assert config.project.experiment_name == "pets"
     assert config.model_dump()["data"]["color_var"] == 0.05
     path.write_text("data: {name: colored_mnist}\ntraining: {phases: []}\n")
-    with pytest.raises(UserError, match=r"1 fault\(s\).*\n  training\.phases"):
+    with pytest.raises(UserError, match=r"1 error.*\n  training\.phases"):
         configuration.read_for_data(path)
 
 
@@ -404,7 +405,7 @@ def test_a_message_lists_at_most_20_faults(raw_config: RawConfig) -> None:
     first_line, *_, last_line = lines = str(error.value).splitlines()
     assert (len(lines), first_line, last_line) == (
         22,
-        "test.yaml: 1000 fault(s) in the configuration",
+        "test.yaml: 1000 errors in the configuration",
         "  and 980 more",
     )
 

@@ -270,7 +270,7 @@ def keep_checkpoint(path: Path) -> None:
         (
             write_unknown_model,
             [],
-            r"best_model\.pth \(the configuration inside\): 1 fault\(s\).*\n  model\.name: .*'no_such'",
+            r"best_model\.pth \(the configuration inside\): 1 error.*\n  model\.name: .*'no_such'",
         ),
         (write_other_architecture, [], r": its weights do not fit the configured networks"),
         (

@@ -542,5 +542,5 @@ def test_make_config_adds_required_model_settings_and_accepts_numpy_numbers() ->
     assert config.model.heads == "per_bias"  # type: ignore[attr-defined]
     assert config.model.hidden == [8, 4]  # type: ignore[attr-defined]
     assert (config.project.seed, config.training.phases[0].epochs) == (7, 3)
-    with pytest.raises(UserError, match=r"x: 1 fault.*\n  training.lr: unknown key"):
+    with pytest.raises(UserError, match=r"x: 1 error.*\n  training.lr: unknown key"):
         make_config("x", 7, {"name": "mlp"}, training | {"phases": phases})

@@ -1,4 +1,4 @@
-"""Escape characters with a special meaning in terminals, Markdown, spreadsheets and shells."""
+"""Escape characters with a special meaning in terminals, Markdown, spreadsheets and shells; count with a noun."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,11 @@ _WHITESPACE = re.compile(r"[ \t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]+")
 _MARKDOWN_SYNTAX = re.compile(r"[\\`*_\[\]<>|~$&]|:(?=//)|(?<=www)\.|^[-+#](?=[-+#\s]|$)")
 _LIST_NUMBER = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet reads as a formula
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 run" or "2 runs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def escape_controls(text: str) -> str:

@@ -121,7 +121,7 @@ def test_ctrl_c_saves_and_ends_all_ranks_and_one_process_may_continue(tmp_path: 
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
     code, _, err = wait_for_end(start_training(config, "training.devices=1", "--resume", "auto"))
     assert code == 0, err
-    assert "trained by 2 process(es) before and by 1 from here on: the last bits differ" in err
+    assert "trained by 2 processes before and by 1 from here on: the last bits differ" in err
 
 
 @pytest.mark.full

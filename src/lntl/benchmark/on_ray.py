@@ -22,6 +22,7 @@ from lntl.benchmark.runner import POLL_SECONDS, Benchmark, BenchmarkProgress, Ru
 from lntl.errors import Interrupted, UserError, shorten
 from lntl.runs.files import write_text
 from lntl.runs.lock import hold_lock
+from lntl.text import count
 
 RETRIES = 5  # retries of a run whose worker is lost
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0  # longest wait for the port of a cluster, and for its answer
@@ -169,7 +170,7 @@ def run(bench: Benchmark, runs: list[PlannedRun], stop: Callable[[], bool]) -> I
         shards.collect(bench.results)
         (bench.scratch / _TOKEN_FILE).unlink()
         if num_left := len(waiting_runs) + len(stopped_runs) + len(running):
-            raise Interrupted(f"stopped; {num_left} run{'s' if num_left > 1 else ''} left")
+            raise Interrupted(f"stopped; {count(num_left, 'run')} left")
 
 
 def _resource_name(run: PlannedRun, gpus: float) -> str:

@@ -17,6 +17,7 @@ from lntl.config import Config
 from lntl.config.faults import describe
 from lntl.errors import UserError
 from lntl.plugins import Settings, conflict, did_you_mean
+from lntl.text import count
 from lntl.yaml_file import parse, read_yaml
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -102,7 +103,7 @@ def read(path: Path) -> BenchmarkPlan:
         return BenchmarkPlan.model_validate(raw)
     except ValidationError as error:
         faults = [f"  {line}" for line in describe(error, BenchmarkPlan, raw)]
-        raise UserError("\n".join([f"{path}: {len(faults)} fault(s) in the plan", *faults])) from None
+        raise UserError("\n".join([f"{path}: {count(len(faults), 'error')} in the plan", *faults])) from None
 
 
 def planned_runs(plan: BenchmarkPlan, path: Path, trust: Sequence[str] | None = None) -> list[PlannedRun]:

@@ -22,6 +22,7 @@ from lntl.runs.files import read_json, write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Environment, Machine
 from lntl.runs.lock import hold_lock
+from lntl.text import count
 from lntl.yaml_file import dump
 
 DEAD_END_CODE = 3  # exit code of a worker whose run cannot be resumed from its checkpoint
@@ -96,7 +97,7 @@ class Benchmark:
                 _stop_processes(processes)
             yield from self._collect_ended(processes, stopped_runs, stopping=True)
             if num_left := len(waiting_runs) + len(stopped_runs):
-                raise Interrupted(f"stopped; {num_left} run{'s' if num_left > 1 else ''} left")
+                raise Interrupted(f"stopped; {count(num_left, 'run')} left")
 
     def _collect_ended(
         self, processes: "list[RunProcess]", stopped_runs: list[BenchmarkRun], *, stopping: bool = False

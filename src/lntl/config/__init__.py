@@ -19,6 +19,7 @@ from lntl.config.keys import Data, Model
 from lntl.config.keys import Training as Training
 from lntl.errors import UserError, shorten
 from lntl.plugins import Settings, did_you_mean
+from lntl.text import count
 from lntl.training import Optimizer as Optimizer
 from lntl.training import Phase as Phase
 from lntl.yaml_file import dump, parse, read_yaml
@@ -81,7 +82,7 @@ def validate(raw: object, origin: str) -> Config:
     except ValidationError as error:
         faults = [f"  {line}" for line in describe(error, model, raw)]
         lines = faults[:MAX_FAULTS] + [f"  and {len(faults) - MAX_FAULTS} more"] * (len(faults) > MAX_FAULTS)
-        raise UserError("\n".join([f"{origin}: {len(faults)} fault(s) in the configuration", *lines])) from None
+        raise UserError("\n".join([f"{origin}: {count(len(faults), 'error')} in the configuration", *lines])) from None
 
 
 def dotted_names(raw: object) -> tuple[str, str, tuple[str, ...]]:

@@ -381,9 +381,9 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
     old_count, new_count = (_count_processes(raw) for raw in (saved.config, config.model_dump()))
     if old_count != new_count:
         log.warning(
-            "trained by %d process(es) before and by %d from here on: the last bits differ from those of a run "
+            "trained by %s before and by %d from here on: the last bits differ from those of a run "
             "whose number of processes does not change",
-            old_count,
+            f"{old_count} process{'' if old_count == 1 else 'es'}",
             new_count,
         )
     return run

@@ -14,6 +14,7 @@ from lntl.config.keys import INHERITED_KEYS
 from lntl.errors import UserError, shorten
 from lntl.evaluation.metrics import METRICS
 from lntl.plugins import Settings, did_you_mean
+from lntl.text import count
 from lntl.yaml_file import read_yaml
 
 Value = bool | int | float | str | None
@@ -85,7 +86,7 @@ def read_space(path: Path) -> Space:
         space = Space.model_validate(raw)
     except ValidationError as error:
         faults = [f"  {line}" for line in describe(error, Space, raw)]
-        raise UserError("\n".join([f"{path}: {len(faults)} fault(s) in the space", *faults])) from None
+        raise UserError("\n".join([f"{path}: {count(len(faults), 'error')} in the space", *faults])) from None
     return space.model_copy(update={"name": space.name or path.stem})
 
 
