@@ -95,6 +95,10 @@ def test_the_commands_work_from_the_file_to_the_report(
     assert len(content["bias_value_names"]) == 6
     assert {name: len(bias["bias_value_names"]) for name, bias in content["per_bias"].items()} == {"sky": 2, "age": 3}
     assert any("have no known bias value" in warning for warning in content["warnings"])
+    age, sky = content["per_bias"]["age"], content["per_bias"]["sky"]  # the age is known for every image
+    assert age["metrics"]["worst_group_accuracy"]["n"] == sum(row["n"] for row in age["by_bias"]) == content["n"]
+    assert not any("no known bias value" in warning for warning in age["warnings"])
+    assert sky["metrics"]["worst_group_accuracy"]["n"] < content["n"]
     assert sum(map(sum, content["groups"]["count"])) < content["n"] == sum(map(sum, content["confusion"]))
     result = json.loads((run / "result.json").read_text())
     assert "8.3% of the rows have no sky" in result["data"]

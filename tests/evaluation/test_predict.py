@@ -116,3 +116,7 @@ def test_group_by_one_bias_maps_joint_groups_to_the_groups_of_one_bias() -> None
     )
     assert group_by_one_bias(p, BiasSpec("place", ("land", "sea"), (0, 1, 0))).group.tolist() == [0, 1, 2, IGNORE]
     assert sky_predictions.bias.tolist() == [0, 0, 1, IGNORE]
+    # The sky of the last image is known, although its place is not.
+    labels, all_groups = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 3])
+    sky_predictions = group_by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1)), labels, all_groups)
+    assert (sky_predictions.group.tolist(), sky_predictions.all_groups) == ([0, 0, 3, 3], all_groups)

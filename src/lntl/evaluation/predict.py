@@ -63,15 +63,26 @@ class Predictions:
         return torch.where(self.group == IGNORE, IGNORE, self.group - self.y * self.num_bias_values)
 
 
-def group_by_one_bias(p: Predictions, spec: BiasSpec) -> Predictions:
-    """Return the predictions with groups that are formed with only one of several biases."""
-    bias = spec.labels(p.bias.clamp(min=0))
-    group = torch.where(p.group == IGNORE, IGNORE, p.y * len(spec.values) + bias)
-    groups = p.all_groups
-    if groups is not None:
-        y, joint = groups // p.num_bias_values, groups % p.num_bias_values
-        groups = (y * len(spec.values) + spec.labels(joint)).unique()
-    return replace(p, group=group, num_groups=p.num_classes * len(spec.values), aligned=spec.aligned, all_groups=groups)
+def group_by_one_bias(
+    p: Predictions, spec: BiasSpec, labels: Tensor | None = None, all_groups: Tensor | None = None
+) -> Predictions:
+    """Return the predictions with groups that are formed with only one of several biases.
+
+    Args:
+        p: Predictions with groups of the combinations of all biases.
+        spec: The bias.
+        labels: Label of this bias for each image, (n,), IGNORE if unknown; None: only images of which all biases are
+            known have a group.
+        all_groups: Groups of this bias that occur in any split; None: those of images of which all biases are known.
+    """
+    if labels is None:
+        labels = torch.where(p.group == IGNORE, IGNORE, spec.labels(p.bias.clamp(min=0)))
+    group = torch.where(labels == IGNORE, IGNORE, p.y * len(spec.values) + labels)
+    if all_groups is None and p.all_groups is not None:
+        y, joint = p.all_groups // p.num_bias_values, p.all_groups % p.num_bias_values
+        all_groups = (y * len(spec.values) + spec.labels(joint)).unique()
+    num_groups = p.num_classes * len(spec.values)
+    return replace(p, group=group, num_groups=num_groups, aligned=spec.aligned, all_groups=all_groups)
 
 
 @torch.inference_mode()

@@ -109,6 +109,23 @@ class Experiment:
         groups = self.loader(split).split.group.cpu().unique()
         return int((groups != IGNORE).sum()), len(self._groups)
 
+    def labels_of_bias(self, index: int, split: str) -> tuple[Tensor, Tensor]:
+        """Return the labels of one of several biases on a split, (n,), and its groups that occur in any split.
+
+        An image may have this label although another of its biases is unknown.
+        """
+        num_values = len(self.data.spec.biases[index].values)
+        groups = [
+            (y * num_values + labels[:, index])[labels[:, index] != IGNORE] for y, labels in self._labels.values()
+        ]
+        return self._labels[split][1][:, index], torch.cat(groups).unique()
+
+    @cached_property
+    def _labels(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Classes (n,) and bias labels of the images of each split."""
+        splits = _make_splits(self.config, self.data)
+        return {name: (part.y.cpu(), part.bias_labels(torch.arange(len(part))).cpu()) for name, part in splits.items()}
+
     @cached_property
     def _groups(self) -> Tensor:
         return _all_groups(self.data)

@@ -120,9 +120,13 @@ def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str)
     if spec.biases:
         measurements.per_bias = {
             bias.name: summarise(
-                group_by_one_bias(predictions, bias), spec.class_names, bias.values, data.label_kind, bias.name
+                group_by_one_bias(predictions, bias, *experiment.labels_of_bias(index, split)),
+                spec.class_names,
+                bias.values,
+                data.label_kind,
+                bias.name,
             ).of_bias()
-            for bias in spec.biases
+            for index, bias in enumerate(spec.biases)
         }
     return Evaluation(experiment.config, path, measurements, predictions)
 
