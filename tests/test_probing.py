@@ -221,6 +221,16 @@ def test_erm_is_probed_at_its_best_checkpoint(run_copy: RunFolder, monkeypatch: 
 
 
 @pytest.mark.usefixtures("skip_embedding")
+def test_the_probe_of_a_checkpoint_before_the_first_phase_with_h_has_no_h(
+    run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disable_recoloring(monkeypatch)
+    path = RUN / "checkpoints/checkpoint_epoch_01.pth"
+    content = get_content(probing.probe_checkpoint(path, ["penultimate"], seeds=1))
+    assert (content["h_accuracy"], content["h_chance"]) == (None, None)
+
+
+@pytest.mark.usefixtures("skip_embedding")
 def test_the_probe_of_an_erm_run_has_no_h_and_no_erm_reference(run_copy: RunFolder) -> None:
     content = get_content(probing.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1))
     assert (content["h_accuracy"], content["h_chance"], content["reference"]["erm"]) == (None, None, None)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -217,7 +218,9 @@ def _score_head(subject: Subject, halves: Halves, z: Tensor | None) -> tuple[flo
     The features z of all images are used if they have the shape that h expects, not that of a coarser grid.
     """
     phases = subject.experiment.config.training.phases
-    if not any("h" in load_method(phase.method).trains for phase in phases):
+    first_epochs = accumulate((phase.epochs for phase in phases), initial=1)
+    methods = [phase.method for phase, first in zip(phases, first_epochs, strict=False) if first <= subject.epoch]
+    if not any("h" in load_method(method).trains for method in methods):
         return None, None
     index = halves(halves.seeds[0])[1]
     held_out = replace(subject, index=subject.index[index])
