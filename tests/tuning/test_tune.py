@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -255,6 +256,48 @@ def test_a_journal_of_another_program_gives_one_sentence(
     with pytest.raises(UserError, match=message):
         studies.open_study(make_tuning(storage="a.journal"))
     assert capfd.readouterr().err == ""
+
+
+DAMAGED_JOURNALS = {
+    "score out of range": (r'"values":\[[^\]]+\]', '"values":[1e308]', "trial 0 is damaged .its score is 1e.308"),
+    "no score": (r'"values":\[[^\]]+\]', '"values":null', "trial 0 is damaged .its score is None"),
+    "text as score": (r'"values":\[[^\]]+\]', '"values":["a"]', "trial 0 is damaged .value: Input should be a valid"),
+    "text as seconds": (r'"seconds":[0-9.]+', '"seconds":"x"', "trial 0 is damaged .seconds: Input should be a valid"),
+    "value out of range": (
+        r'"param_value_internal":[0-9.e-]+(?=,"distribution":"[^}]{,30}FloatDistribution)',
+        '"param_value_internal":1e9',
+        f"trial 0 is damaged .'{LR}' is 1000000000.0, which is not in the space",
+    ),
+    "another key": (
+        f'"param_name":"{LR}"',
+        '"param_name":"model.name"',
+        "'model.name' is .*, which is not in the space",
+    ),
+    "another direction": (
+        r'"directions":\[2\]',
+        '"directions":[1]',
+        "another configuration, space, objective or number",
+    ),
+    "two objectives": (
+        r'"directions":\[2\]',
+        '"directions":[2,2]',
+        "another configuration, space, objective or number",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_JOURNALS)
+def test_damaged_trials_and_another_direction_give_one_sentence(
+    folder: Path, scores: list[tuple[dict[str, Any], int]], case: str
+) -> None:
+    """With another direction, the worst trial would be called the best."""
+    pattern, replacement, message = DAMAGED_JOURNALS[case]
+    make_trials(2)
+    journal = make_tuning().folder / "study.journal"
+    journal.write_text(re.sub(pattern, replacement, journal.read_text()))
+    with pytest.raises(UserError, match=f"^{journal}: .*{message}") as error:
+        studies.open_study(make_tuning())
+    assert "\n" not in str(error.value)
 
 
 def test_a_storage_has_one_study_per_name(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:

@@ -53,7 +53,7 @@ def tune(
     keep_freed_memory()
     study = studies.open_study(tuning)
     write_text(tuning.folder / ".gitignore", "trials/\n*.log\n*.journal*\n")
-    with studies.storage_errors(storage):
+    with studies.storage_errors(tuning.target):
         num_waiting = studies.queue_trials(study, trials)
     console.echo(
         f"study {search_space.name}: {num_waiting} of {trials} trials remain; they are compared by "
@@ -62,14 +62,14 @@ def tune(
     with experiment.stop_signals() as stop:
         try:
             if jobs == 1 or num_waiting < 2:
-                with studies.storage_errors(storage):
+                with studies.storage_errors(tuning.target):
                     studies.run_trials(tuning, study, stop, console.echo)
             else:
                 _run_jobs(tuning, [config, str(space), *(overrides or [])], min(jobs, num_waiting), stop)
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
             raise SystemExit(130) from None
-    with studies.storage_errors(storage):
+    with studies.storage_errors(tuning.target):
         summary = studies.summarise(tuning, study)
     paths = studies.write_results(tuning, summary)
     best_yaml = paths[1].read_text(encoding="utf-8") if len(paths) > 1 else ""
@@ -148,5 +148,5 @@ def tune_job(
     keep_freed_memory()
     console.log_to_console()
     tuning = studies.Tuning(config, overrides or [], read_space(space), seeds, storage)
-    with experiment.stop_signals() as stop, studies.storage_errors(storage):
+    with experiment.stop_signals() as stop, studies.storage_errors(tuning.target):
         studies.run_trials(tuning, studies.open_study(tuning), stop, console.echo)

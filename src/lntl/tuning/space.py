@@ -61,6 +61,14 @@ class Parameter(Settings):
                 raise ValueError("a range above 0, because log is set")
         return self
 
+    def contains(self, value: Value) -> bool:
+        """Return whether a value is in the range, or in the choice."""
+        if self.choice is not None:
+            return value in self.choice
+        low, high = self.float_ or self.int_ or [0, 0]
+        margin = 1e-9 * max(abs(low), abs(high))  # a logarithmic scale rounds
+        return isinstance(value, int | float) and low - margin <= value <= high + margin
+
     def ends(self) -> Sequence[Value]:
         """Return the ends of the range, or every value of the choice."""
         return self.choice or self.float_ or self.int_ or []

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from pydantic import ValidationError
+
 from lntl import __version__, experiment
 from lntl import config as configuration
-from lntl.errors import DeadEndError, Interrupted, UserError
+from lntl.errors import DeadEndError, Interrupted, UserError, shorten
 from lntl.evaluation.metrics import METRICS, lower_is_better
 from lntl.experiment.run import Stop, flush_denormals
 from lntl.runs.environment import describe
-from lntl.runs.files import write_text
+from lntl.runs.files import describe_fault, write_text
 from lntl.runs.formats import Study, Trial
 from lntl.seeding import derive
 from lntl.tuning.space import Parameter, Space, Value, choose_objective, make_trial_config
@@ -40,6 +42,7 @@ _HEARTBEAT_INTERVAL = 60.0  # seconds; a running trial writes the time into the 
 _HEARTBEAT_TIMEOUT = 900.0  # seconds; a trial that has not written the time for so long counts as killed
 # Exceptions of storages.
 _STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError, LookupError)
+MAX_SCORE = 1e6  # largest absolute value of a score
 _MIN_TRIALS = 5  # number of finished trials before a trial can be pruned
 _STATES = {
     State.COMPLETE: "complete",
@@ -83,6 +86,11 @@ class Tuning:
         object.__setattr__(self, "folder", Path(config.logging.output_dir) / self.space.name)
         object.__setattr__(self, "first_seed", config.project.seed)
 
+    @property
+    def target(self) -> str:
+        """The storage, also if it is the default."""
+        return self.storage or str(self.folder / "study.journal")
+
     def fingerprint(self) -> str:
         """Return a text that two studies share if they have the same training, space, objective and seeds."""
         config = configuration.read(self.config, [*self.overrides])
@@ -98,7 +106,7 @@ def open_study(tuning: Tuning) -> optuna.Study:
         UserError: If the storage does not answer or cannot be opened, or if its study of this name has other settings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    target = tuning.storage or str(tuning.folder / "study.journal")
+    target = tuning.target
     if not tuning.storage:
         _make_folder(tuning.folder)
     direction: Literal["minimize", "maximize"] = "minimize" if lower_is_better(tuning.objective) else "maximize"
@@ -115,13 +123,46 @@ def open_study(tuning: Tuning) -> optuna.Study:
     with storage_errors(target):
         study = _call_with_timeout(_STORAGE_TIMEOUT, create, _hide_password(target))
         settings = tuning.fingerprint()
-        if study.user_attrs.setdefault("settings", settings) != settings:
+        is_same = study.directions == [optuna.study.StudyDirection[direction.upper()]]
+        if not is_same or study.user_attrs.setdefault("settings", settings) != settings:
             raise UserError(
                 f"{_hide_password(target)}: its study {tuning.space.name} has another configuration, space, objective "
                 "or number of seeds; set another name in the space, or another --storage"
             )
         study.set_user_attr("settings", settings)
+        _check_trials(tuning, study)
     return study
+
+
+def _check_trials(tuning: Tuning, study: optuna.Study) -> None:
+    """Raise UserError if a trial in the storage has values that no trial of the study has."""
+    for trial in study.get_trials(deepcopy=False):
+        try:
+            value = _make_trial(trial).value
+            if trial.state == State.COMPLETE and (value is None or abs(value) > MAX_SCORE):
+                raise ValueError(f"its score is {value}")
+            for key, setting in trial.params.items():
+                if key not in tuning.space.space or not tuning.space.space[key].contains(setting):
+                    raise ValueError(f"{shorten(key)} is {shorten(setting)}, which is not in the space")
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            reason = describe_fault(error) if isinstance(error, ValidationError) else str(error)[:300]
+            raise UserError(
+                f"{_hide_password(tuning.target)}: trial {trial.number} is damaged ({reason}); restore the storage, or "
+                "set another name in the space"
+            ) from error
+
+
+def _make_trial(trial: optuna.trial.FrozenTrial) -> Trial:
+    return Trial(
+        number=trial.number,
+        state=_STATES[trial.state],
+        value=trial.value,
+        scores=trial.user_attrs.get("scores", []),
+        values=trial.params,
+        epochs=len(trial.intermediate_values),
+        seconds=trial.user_attrs.get("seconds"),
+        error=trial.user_attrs.get("error", ""),
+    )
 
 
 def _make_folder(folder: Path) -> None:
@@ -339,8 +380,7 @@ def summarise(tuning: Tuning, study: optuna.Study) -> Study:
     trials = _list_trials(study)
     complete = [trial for trial in trials if trial.state == State.COMPLETE]
     has_variance = len({trial.value for trial in complete}) > 1
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    importance = optuna.importance.get_param_importances(study, evaluator=evaluator) if has_variance else {}
+    importance = _compute_importance(study) if has_variance else {}
     machine = describe()
     return Study(
         name=tuning.space.name,
@@ -351,23 +391,20 @@ def summarise(tuning: Tuning, study: optuna.Study) -> Study:
         seeds=tuning.seeds,
         best=study.best_trial.number if complete else None,
         importance=importance,
-        trials=[
-            Trial(
-                number=trial.number,
-                state=_STATES[trial.state],
-                value=trial.value,
-                scores=trial.user_attrs.get("scores", []),
-                values=trial.params,
-                epochs=len(trial.intermediate_values),
-                seconds=trial.user_attrs.get("seconds"),
-                error=trial.user_attrs.get("error", ""),
-            )
-            for trial in trials
-        ],
+        trials=[_make_trial(trial) for trial in trials],
         processor=machine.processor or "",
         threads=machine.threads,
         lntl=__version__,
     )
+
+
+def _compute_importance(study: optuna.Study) -> dict[str, float]:
+    """Return the share of the objective's variance that each key explains; {} if no tree finds any."""
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    try:
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except RuntimeError:  # zero total variance in all trees
+        return {}
 
 
 def write_results(tuning: Tuning, study: Study) -> list[Path]:
