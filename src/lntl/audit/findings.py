@@ -341,7 +341,7 @@ def recommend(check: Check, pooled: bool, random_colors: bool) -> Recommendation
         lines = ["model:", "  bias_head: pooled  # h gets the same pooled features as g", *lines]
     reasons = [*reasons, *_reasons_of_several_biases(check)]
     if random_colors and (color_reasons := _reasons_for_random_colors(check)):
-        lines = ["data:", "  random_colors: 1.0  # hides the bias in training", *lines]
+        lines = ["data:", "  random_colors: 1.0  # hides the color in training", *lines]
         reasons += color_reasons
     return Recommendation(method=method, title=title, reasons=reasons, yaml="\n".join(lines) + "\n")
 
