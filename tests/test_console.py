@@ -49,6 +49,24 @@ def test_speed_and_time_left_are_computed_from_the_current_phase(monkeypatch: py
     assert lines == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 0:03:20 left"]
 
 
+def test_a_phase_of_one_step_counts_as_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method that trains nothing has one step, which takes 20 s for all 1,000 images; no time is left."""
+    times, lines = iter([0.0, 0.0, 20.0, 20.0, 20.0, 20.0]), list[str]()
+    settings = SimpleNamespace(method="dfr", epochs=1)
+    trainer = SimpleNamespace(
+        phase=0, total_steps=0, total_epochs=1, epoch_index=0, loader=range(STEPS), settings=settings
+    )
+
+    def make_events() -> Iterator[Step]:
+        trainer.total_steps = 1
+        yield Step(1, 1, {"task": 0.5})
+
+    monkeypatch.setattr(console, "monotonic", lambda: next(times))
+    monkeypatch.setattr(console.log, "info", lambda text, *values: lines.append(text % values))
+    console.show_progress(make_events(), cast(Any, trainer), BATCH_SIZE)
+    assert lines == ["dfr epoch 1/1 step 1/1 50 img/s task=0.500, 0:00:00 left"]
+
+
 def test_a_text_is_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     """Markup is not interpreted and lines are not wrapped; control characters are escaped."""
     console.echo("q[/z]/d[old]/[bold]:car: caf\udce9 " + "long " * 50, style="dim")

@@ -93,12 +93,14 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
         for event in events:
             if not isinstance(event, Step):
                 continue
+            # A method that trains nothing has one step per epoch, which counts as len(loader) steps.
+            completed = trainer.total_steps + event.index * (len(trainer.loader) // event.total - 1)
             if trainer.phase != phase:  # the speed is measured per phase
-                start_time, first_step, phase = monotonic(), trainer.total_steps, trainer.phase
+                start_time, first_step, phase = monotonic(), completed, trainer.phase
             settings = trainer.settings
             description = f"{settings.method} epoch {trainer.epoch_index + 1}/{settings.epochs}"
-            bar.update(task, completed=trainer.total_steps, description=description)
-            num_steps = trainer.total_steps - first_step
+            bar.update(task, completed=completed, description=description)
+            num_steps = completed - first_step
             if event.terms is None or not num_steps:
                 continue
             speed = num_steps * batch_size / (monotonic() - start_time)
@@ -106,7 +108,7 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
             bar.update(task, losses=f"{speed:.0f} img/s {losses}")
             if not err.is_terminal and monotonic() - line_time > _LINE_INTERVAL:
                 line_time = monotonic()
-                time_left = timedelta(seconds=round((total - trainer.total_steps) * batch_size / speed))
+                time_left = timedelta(seconds=round((total - completed) * batch_size / speed))
                 log.info(
                     "%s step %d/%d %.0f img/s %s, %s left",
                     description,
