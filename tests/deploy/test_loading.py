@@ -337,3 +337,8 @@ def test_the_stored_description_of_the_data_can_be_read(trained_run: TrainedRun)
     assert description.spec.input_shape == (7,)
     assert description.transform["white"] is None
     assert len(description.transform["mean"]) == 7
+
+
+def test_a_batch_size_below_1_is_refused(trained_run: TrainedRun) -> None:
+    with pytest.raises(UserError, match="batch_size is 0 and must be at least 1"):
+        lntl.load(trained_run("vectors")).predict(np.zeros((2, 7)), batch_size=0)

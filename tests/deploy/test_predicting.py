@@ -305,6 +305,9 @@ def test_an_existing_file_is_replaced_only_by_complete_predictions(pets: Path, m
         (["no_rows.csv"], "no_rows.csv: it has no row"),
         (["no_rows.parquet"], "no_rows.parquet: it has no row"),
         (["pets.csv", "--out", "pets.csv"], "pets.csv: is both read and written; name another file"),
+        (["pets", "--out", "pets/02.png"], "pets/02.png: is one of the images to predict; name another file to write"),
+        (["pets.csv", "--out", "./pets/../pets/04.png"], "is one of the images to predict"),
+        (["pets", "--features", "pets/02.png"], "pets/02.png: is one of the images to predict"),
         (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),
         (["pets", "--out", "empty"], "empty: is a folder; name a file to write"),
         (

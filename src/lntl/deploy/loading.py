@@ -107,6 +107,8 @@ class Classifier(nn.Module):
         Yields:
             Network input x on the device of the classifier.
         """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size} and must be at least 1")
         device = next(self.parameters()).device
         for x in ahead(source.load, torch.arange(len(source)).split(batch_size)):
             yield x.to(device)

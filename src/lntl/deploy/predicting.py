@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -56,10 +57,21 @@ def predict_files(
         if path is not None and path.resolve() in [target.resolve() for target in targets]:
             raise UserError(f"{path}: is both read and written; name another file to write")
     inputs = read(targets, classifier.description.get("data", {}), layout)
+    for path in (out, features):
+        if path is not None and _is_read(path, inputs):
+            raise UserError(f"{path}: is one of the images to predict; name another file to write")
     with progress("images", len(inputs.names)) as advance:
         prediction = Prediction(classifier, inputs, on_error, escape_formulas, advance)
         prediction.write(out, features)
     return prediction
+
+
+def _is_read(path: Path, inputs: Inputs) -> bool:
+    """Return whether a file is one of the images."""
+    if not isinstance(inputs.images, list) or not path.exists():
+        return False
+    same_name = (Path(image) for image in inputs.images if os.path.basename(str(image)) == path.name)  # noqa: PTH119
+    return any(image.exists() and image.samefile(path) for image in same_name)
 
 
 @dataclass
