@@ -396,6 +396,14 @@ def test_labels_that_are_missing_or_merged_give_a_warning() -> None:
         classifier.fit(VECTORS, np.array(["é", "e\u0301", "a", "a"] * 10))
 
 
+def test_inputs_with_too_few_digits_give_a_warning() -> None:
+    X = np.stack([1.7e9 + np.where(Y, 1.0, -1.0), VECTORS[:, 0]], axis=1)  # a standard deviation of exactly 1
+    classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(X, Y)
+    np.testing.assert_array_equal(next(classifier._batches(classifier._validate(X)))[:, 0], np.where(Y, 1, -1))
+    with pytest.warns(UserWarning, match="X is float32, but the classifier was fitted on float64 numbers"):
+        classifier.predict(X.astype(np.float32))
+
+
 def test_scores_of_pandas_objects_with_another_index_are_refused() -> None:
     classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(VECTORS, Y)
     X, y = pd.DataFrame(VECTORS), pd.Series(Y)

@@ -282,6 +282,12 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         """Return X as a tensor after checking its shape; images are scaled like the training images."""
         check_is_fitted(self)
         _check_integers(X)
+        if self._dtype == torch.float64 and str(getattr(X, "dtype", "")) in ("float32", "float16"):
+            warnings.warn(
+                f"X is {X.dtype}, but the classifier was fitted on float64 numbers, which lose digits in {X.dtype}",
+                UserWarning,
+                stacklevel=4,
+            )
         dtypes = [np.float64] if self._dtype == torch.float64 else _DTYPES
         X = validate_data(self, X, reset=False, dtype=dtypes, allow_nd=True)
         with _value_errors():

@@ -203,6 +203,8 @@ def test_wrong_rows_are_listed_or_skipped(write_file: WriteFile) -> None:
         ({"y": np.zeros(3)}, {}, r"y has the shape \(3,\), x \(90, 4\); every array needs one row for each example"),
         ({"x": np.zeros((N, 2, 3, 4, 5))}, {}, "x is float64"),
         ({"x": np.zeros((N, 7, 7, 2), np.uint8)}, {}, "with 1 or 3 channels"),
+        ({"x": np.zeros((N, 0))}, {}, r"x has the shape \(90, 0\), so its rows are empty"),
+        ({"x": np.zeros((N, 0, 5), np.uint8)}, {}, r"x has the shape \(90, 0, 5\), so its rows are empty"),
         ({"x": np.zeros((N, 7, 7), np.uint16)}, {}, "images are uint8 or float"),
         ({"x": np.full((N, 7, 7), 255.0)}, {}, "holds images from 255 to 255; give them as uint8"),
         ({"x": np.array(["a"] * N)}, {}, "must hold numbers"),

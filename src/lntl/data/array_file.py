@@ -140,6 +140,8 @@ def check(x: Array, what: str) -> Array:
     """Return images as an array (n, C, H, W), uint8 or float32 in [0, 1]; vectors as (n, D) in a dtype of torch."""
     if x.dtype.kind not in "uif":
         raise UserError(f"{what} is {x.dtype} and must hold numbers")
+    if x.ndim >= 2 and 0 in x.shape[1:]:
+        raise UserError(f"{what} has the shape {x.shape}, so its rows are empty; every row needs at least one number")
     if x.ndim == 2:
         torch_dtypes = (np.float32, np.float64, np.uint8, np.int8, np.int16, np.int32, np.int64)
         x = x.astype(x.dtype.newbyteorder("="), copy=False)
