@@ -5,10 +5,11 @@ Usage: python benchmarks/waiting.py RUN [--before SRC] [--only TASK ...] [--roun
 RUN is a trained run of the default configuration (lntl train colored_mnist_default); it is copied and not changed. SRC
 is the folder src/ of the earlier version. Every command is a separate process. For each task, the script prints and
 writes the median and the range of the wall seconds, and the median of the processor seconds, which depend less on other
-programs on the machine.
+programs on the machine. Tasks that are not measured keep their rows in the file.
 """
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("waiting.json"))
     args = parser.parse_args()
+    earlier = json.loads(args.out.read_text()) if args.out.exists() else {}
     versions = {"after": SOURCE} | ({"before": args.before.resolve()} if args.before else {})
     times: dict[str, dict[str, list[tuple[float, float]]]] = {
         task: {version: [] for version in versions} for task in args.only
@@ -91,7 +93,8 @@ def main() -> None:
                 for version, source in versions.items():
                     times[task][version].append(measure(source, TASKS[task], folders[version]))
                     print(task, version, *(f"{seconds:.2f}" for seconds in times[task][version][-1]), flush=True)
-            write_result(summarise_tasks(times), args.out)  # after each round, so that a long measurement can be ended
+            # After each round, so that a long measurement can be ended; rows of tasks that are not measured stay.
+            write_result(earlier | summarise_tasks(times), args.out)
 
 
 if __name__ == "__main__":
