@@ -61,6 +61,8 @@ def _describe_fault(fault: ErrorDetails, loc: list[int | str], model: type[BaseM
         return f"{path}: {value} is a string in YAML 1.2; write {_BOOLEANS[str(fault['input']).lower()]}"
     if kind == "conflict":  # several settings contradict each other; to show the whole section would not help
         return f"{path}: {fault['msg']}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{path}: {value} should be a mapping of keys to values"
     if kind == "string_pattern_mismatch" and context.get("pattern") == RUN_NAME:
         return f"{path}: {value} should be {RUN_NAME_RULE}"
     message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
