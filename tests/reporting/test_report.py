@@ -449,6 +449,9 @@ def test_the_command_writes_into_the_run_folder(
     for name in ("index.html", "report.json", "report.md"):
         assert str(run / "report" / name) in out
         assert (run / "report" / name).is_file()
+    other_run = shutil.copytree(synthetic_runs / "plain", tmp_path / "other")
+    assert lntl("report", str(run), str(other_run), "--out", str(tmp_path / "page")) == 0
+    assert str(other_run) in capsys.readouterr().err  # the log names the run of the following lines
 
 
 @pytest.mark.usefixtures("skip_drawing")

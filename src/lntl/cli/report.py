@@ -21,7 +21,7 @@ def report(
 ) -> None:
     """Make a page about a run, or a comparison of several runs: is the bias unlearned, and at what cost?"""
     from lntl import probing
-    from lntl.cli.console import echo_paths, log_to_console
+    from lntl.cli.console import echo_paths, log, log_to_console
     from lntl.reporting.pages import write_report
     from lntl.runs.folder import RunFolder
     from lntl.trackers import add_files
@@ -29,11 +29,12 @@ def report(
     code_by_path = dict(map(_run_folder, runs))
     paths = list(code_by_path)
     log_to_console()
-    notes = {
-        path: probing.complete(RunFolder(path), device, [*(trust or []), *code])
-        for path, code in code_by_path.items()
-        if RunFolder(path).holds_a_run
-    }
+    notes: dict[Path, list[str]] = {}
+    for path, code in code_by_path.items():
+        if RunFolder(path).holds_a_run:
+            if len(paths) > 1:
+                log.info("%s", path)  # the following lines are about this run
+            notes[path] = probing.complete(RunFolder(path), device, [*(trust or []), *code])
     if out is None and len(paths) == 1:
         RunFolder(paths[0]).check_links()
     folder = out or (RunFolder(paths[0]).report if len(paths) == 1 else Path("results/report"))
