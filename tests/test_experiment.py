@@ -472,7 +472,7 @@ def test_a_checkpoint_without_a_valid_configuration_is_refused(
     content = checkpoint.load(finished_run.last)
     checkpoint.save(tmp_path / "invalid.pth", replace(content, config=config))
     for device in (None, "cpu"):
-        with pytest.raises(UserError, match=r"invalid\.pth \(the configuration inside\): \d+ fault"):
+        with pytest.raises(UserError, match=r"invalid\.pth \(the configuration inside\): \d+ error"):
             experiment.evaluate_checkpoint(tmp_path / "invalid.pth", device=device)
 
 

@@ -383,7 +383,8 @@ def test_the_chance_accuracy_of_h_is_computed_without_reading_images(
 
 
 def test_test_digits_of_random_colors_give_no_warning_about_bias(make_config: Callable[..., Config]) -> None:
-    audit_result = audit(make_config("erm", data={"max_images": 300}), True, iterate_without_progress)
+    data = {"max_images": 300, "random_colors": 0.5}
+    audit_result = audit(make_config("erm", data=data), True, iterate_without_progress)
     assert check_content(audit_result)["trustworthy"]
     assert "A biased test set" not in get_titles(audit_result, "warning")
     assert check_content(audit_result)["recommendation"]["method"] == "lntl"
@@ -522,6 +523,8 @@ def test_random_colors_are_recommended_if_the_mean_color_predicts_the_bias(
     check = run_audit(table).check
     assert check.biases[-1].color_accuracy == 1.0
     assert check.recommendation is not None
+    assert check.recommendation.method == "erm"
+    assert check.recommendation.title == "Plain training in random colors"
     assert check.recommendation.yaml.startswith("data:\n  random_colors: 1.0 ")
     assert (
         "The mean color of an image predicts sky, with a balanced accuracy of 100.0% on val (chance: 33.3%)."

@@ -145,7 +145,7 @@ def test_missing_values_of_several_biases_are_ignored(write_file: WriteFile) -> 
     labels = np.stack([k // 3 % 2, np.where(k < 9, -1, k % 2)], axis=1)
     data = build_data(write_file(bias=labels))
     assert (data.spec.bias_shape, data.bias_kind) == ((2,), "bias 0 and bias 1")
-    assert data.notes == ["10.0% of the rows have no bias 1"]
+    assert data.notes == ["10.0% of the rows have no bias 1", "bias 1: -1 means a missing value (9 of 90 rows)"]
     labels_read = get_all_labels(data)
     assert labels_read["bias"].tolist() == np.where(labels < 0, IGNORE, labels).tolist()
     assert (labels_read["group"] == IGNORE).nonzero()[:, 0].tolist() == list(range(9))

@@ -132,9 +132,13 @@ def test_another_format_version_without_a_version_of_lntl_is_refused(path: Path)
     assert "format 99" in load_and_get_error(path)
 
 
-@pytest.mark.parametrize("name", ["missing.pth", "no/such/folder/last.pth", "."])
+@pytest.mark.parametrize("name", ["missing.pth", "no/such/folder/last.pth"])
 def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     assert "no such checkpoint" in load_and_get_error(tmp_path / name)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    assert "is a folder; name a checkpoint" in load_and_get_error(tmp_path)
 
 
 def test_a_flipped_bit_is_detected_or_harmless(path: Path) -> None:

@@ -3,7 +3,8 @@
 A problem makes results untrustworthy, a warning limits their meaning, and a note is only information. The
 recommendation follows docs/REPRODUCTION.md. If most bias labels are missing, it is a method without bias labels. If the
 bias nearly determines the label or a group is empty or small, it is LNTL on the bias product. A method with weighted
-groups is recommended only if every group has rows.
+groups is recommended only if every group has rows. If the mean color of an image predicts the bias, it is plain
+training in random colors.
 """
 
 from collections.abc import Iterator
@@ -336,13 +337,17 @@ def recommend(check: Check, pooled: bool, random_colors: bool) -> Recommendation
     """
     method, reasons = _choose_method(check)
     title = "Plain training, as a baseline" if method == "erm" and find_determining_biases(check) else TITLES[method]
-    lines = ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
+    lines = []
+    if random_colors and (colors := _find_colors(check)):
+        lines = ["data:", "  random_colors: 1.0  # hides the color in training"]
+        if _find_predictive_biases(check) == colors:
+            method, title, reasons = "erm", "Plain training in random colors", _why_random_colors(colors)
+        else:
+            reasons += _why_random_colors(colors)
     if method == "lntl" and pooled:
-        lines = ["model:", "  bias_head: pooled  # h gets the same pooled features as g", *lines]
+        lines += ["model:", "  bias_head: pooled  # h gets the same pooled features as g"]
+    lines += ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
     reasons = [*reasons, *_reasons_of_several_biases(check)]
-    if random_colors and (color_reasons := _reasons_for_random_colors(check)):
-        lines = ["data:", "  random_colors: 1.0  # hides the color in training", *lines]
-        reasons += color_reasons
     return Recommendation(method=method, title=title, reasons=reasons, yaml="\n".join(lines) + "\n")
 
 
@@ -381,23 +386,34 @@ def _choose_method(check: Check) -> tuple[str, list[str]]:
     ]
 
 
-def _reasons_for_random_colors(check: Check) -> list[str]:
-    """Return the sentences about biases that the mean color of an image predicts and that predict the label."""
+def _find_predictive_biases(check: Check) -> list[BiasCounts]:
+    """Return the biases that predict the label in training; if there are several, without their combination."""
     biases = check.biases[:-1] or check.biases
-    reasons = [
-        f"The mean color of an image predicts {bias.name}, with a balanced accuracy of {bias.color_accuracy:.1%} on "
-        f"val (chance: {1 / len(bias.values):.1%})."
-        for bias in biases
+    return [bias for bias in biases if skill(bias.association["train"]) > WEAK_SKILL]
+
+
+def _find_colors(check: Check) -> list[BiasCounts]:
+    """Return the biases that predict the label and that the mean color of an image predicts."""
+    return [
+        bias
+        for bias in _find_predictive_biases(check)
         if bias.color_accuracy is not None
-        and (bias.color_accuracy - 1 / len(bias.values)) / (1 - 1 / len(bias.values)) >= COLOR_SKILL
-        and skill(bias.association["train"]) > WEAK_SKILL
+        and bias.color_accuracy - 1 / len(bias.values) >= COLOR_SKILL * (1 - 1 / len(bias.values))
     ]
-    if reasons:
-        reasons.append(
-            "Random colors in training hide a color, and need no bias label. Do not set random_colors if the classes "
-            "themselves differ in color."
-        )
-    return reasons
+
+
+def _why_random_colors(colors: list[BiasCounts]) -> list[str]:
+    return [
+        *(
+            f"The mean color of an image predicts {bias.name}, with a balanced accuracy of {bias.color_accuracy:.1%} "
+            f"on val (chance: {1 / len(bias.values):.1%})."
+            for bias in colors
+        ),
+        "Random colors in training hide a color, and need no bias label. Do not set random_colors if the classes "
+        "themselves differ in color.",
+        "lntl probe measures how much of the bias is left in the features; if it is much, compare with LNTL on the "
+        "bias product.",
+    ]
 
 
 def _why_lntl(association: Association, cells: CellCounts) -> list[str]:
