@@ -357,7 +357,11 @@ def _check_integers(X: Any) -> None:
 def _check_no_missing(y: Any) -> None:
     """Raise ValueError if labels are missing; NumPy cannot sort None and pandas.NA."""
     labels = np.asarray(y)
-    if labels.dtype.kind == "O" and (missing := sum(as_text(label) == "" for label in labels.ravel())):
+    if (
+        y is not None
+        and labels.dtype.kind == "O"
+        and (missing := sum(as_text(label) == "" for label in labels.ravel()))
+    ):
         raise ValueError(f"y has {missing} missing labels (None, NaN, NA or an empty text); leave these examples out")
 
 
