@@ -6,7 +6,6 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import KNeighborsClassifier
 
 from lntl.types import IGNORE
 
@@ -154,12 +153,13 @@ def color_accuracy(
     in_train, in_val = train_value != IGNORE, val_value != IGNORE
     if len(np.unique(train_value[in_train])) < 2 or not in_val.any():
         return math.nan
+    from sklearn.metrics import recall_score  # imported here because they are slow to import
+    from sklearn.neighbors import KNeighborsClassifier
+
     classifier = KNeighborsClassifier(min(NEIGHBOURS, int(in_train.sum())))
     classifier.fit(features(train_color[in_train]), train_value[in_train])
-    value = val_value[in_val]
-    is_correct = classifier.predict(features(val_color[in_val])) == value
-    count = np.bincount(value)
-    return float((np.bincount(value, is_correct)[count > 0] / count[count > 0]).mean())
+    value, predicted = val_value[in_val], classifier.predict(features(val_color[in_val]))
+    return float(recall_score(value, predicted, labels=np.unique(value), average="macro"))
 
 
 def detectable_difference(n: int) -> float:

@@ -11,7 +11,8 @@ from lntl import __version__
 from lntl.audit import association, fingerprints
 from lntl.audit.association import POWER, SIGNIFICANCE, Ints, Table, crosstab
 from lntl.audit.examples import Examples, OpenedExamples, ShowProgress, read
-from lntl.audit.findings import findings, recommend
+from lntl.audit.findings import findings
+from lntl.audit.recommendation import recommend
 from lntl.config import Config
 from lntl.data.rows import LabelSettings, groups_in_several_parts
 from lntl.data.transforms import thumbnails

@@ -1,10 +1,6 @@
-"""Findings of an audit as sentences, and the recommended first method.
+"""Findings of an audit as sentences.
 
-A problem makes results untrustworthy, a warning limits their meaning, and a note is only information. The
-recommendation follows docs/REPRODUCTION.md. If most bias labels are missing, it is a method without bias labels. If the
-bias nearly determines the label or a group is empty or small, it is LNTL on the bias product. A method with weighted
-groups is recommended only if every group has rows. If the mean color of an image predicts the bias, it is plain
-training in random colors.
+A problem makes results untrustworthy, a warning limits their meaning, and a note is only information.
 """
 
 from collections.abc import Iterator
@@ -19,41 +15,13 @@ from lntl.runs.formats import (
     Association,
     BiasCounts,
     CellCount,
-    CellCounts,
     Check,
     Finding,
-    Recommendation,
     SplitCounts,
 )
 
 BIASED_SKILL = 0.2  # a split counts as biased if the skill of the bias is above this
 SAME_BIAS = 0.8  # another split counts as biased like training if its skill is above this share of training's skill
-WEAK_SKILL = 0.05  # up to this skill, plain training has little to gain from the bias
-WEAK_CRAMERS_V = 0.1  # below this, bias and label count as unrelated: "small" for two values, Cohen, 1988
-NEAR_CERTAIN_SKILL = 0.9  # above this, the bias nearly determines the label
-MAX_MISSING = 0.5  # above this share of missing bias labels, too few remain for methods that need them
-COLOR_SKILL = 0.5  # above this skill of the mean color of an image, the bias counts as a color
-MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the loss of each group for group_dro
-
-PHASES = {
-    "erm": ("{method: erm, epochs: 10}",),
-    "lff": ("{method: lff, epochs: 10}",),
-    "group_dro": ("{method: group_dro, epochs: 10}",),
-    "reweight": ("{method: reweight, epochs: 10}",),
-    "lntl": (
-        "{method: bias_product, epochs: 3}",
-        "{method: bias_head, epochs: 1}",
-        "{method: lntl, epochs: 6, task: bias_product, smoothing: 0.1, lam: 0.01, mu: 0.05, h_steps: 2}",
-    ),
-}
-TITLES = {
-    "erm": "Plain training",
-    "lff": "Learning from Failure, which needs no bias label",
-    "group_dro": "Group DRO",
-    "reweight": "Reweighting",
-    "lntl": "LNTL on the bias product",
-}
-
 Sentence = tuple[Literal["problem", "warning", "note"], str, str]  # level, title, text
 _LEVELS = ("problem", "warning", "note")
 
@@ -91,7 +59,8 @@ def find_determining_biases(check: Check) -> list[BiasCounts]:
     return biases[:-1] if len(biases) > 1 else biases  # the last of several biases is the combination of the others
 
 
-def _has_or_have(n: int) -> str:
+def has_or_have(n: int) -> str:
+    """Return the verb of a subject of n things."""
     return "has" if n == 1 else "have"
 
 
@@ -125,7 +94,7 @@ def _row_findings(check: Check) -> Iterator[Sentence]:
     if check.leaking is not None:
         groups, column = check.leaking.groups, check.leaking.column
         values = f"{format_count(len(groups), 'value')} of {column} ({join_names(groups)})"
-        text = f"{values} {_has_or_have(len(groups))} rows in more than one split, so the splits are not independent"
+        text = f"{values} {has_or_have(len(groups))} rows in more than one split, so the splits are not independent"
         yield "problem", f"Values of {column} in two splits", f"{text}; keep all rows of a value in one split."
 
 
@@ -142,8 +111,7 @@ def _duplicate_findings(check: Check) -> Iterator[Sentence]:
         )
     if equal.disagree:
         text = (
-            f"{format_count(equal.disagree, 'set')} of equal {examples} {_has_or_have(equal.disagree)} different "
-            "classes"
+            f"{format_count(equal.disagree, 'set')} of equal {examples} {has_or_have(equal.disagree)} different classes"
         )
         text = f"{text}: some labels are wrong."
         yield "warning", f"Equal {examples}, different classes", text
@@ -156,14 +124,14 @@ def _duplicate_findings(check: Check) -> Iterator[Sentence]:
         yield "note", f"Equal {examples} within a split", text
     if similar is not None and similar.across:
         text = (
-            f"{format_count(similar.across, 'pair')} of similar images {_has_or_have(similar.across)} an image "
+            f"{format_count(similar.across, 'pair')} of similar images {has_or_have(similar.across)} an image "
             "in each of two splits"
         )
         advice = "if they are copies, keep them in one split with data.group_id"
         yield "warning", "Similar images in two splits", f"{text}; {advice}."
     if similar is not None and similar.disagree:
         text = (
-            f"{format_count(similar.disagree, 'pair')} of similar images {_has_or_have(similar.disagree)} "
+            f"{format_count(similar.disagree, 'pair')} of similar images {has_or_have(similar.disagree)} "
             "different classes"
         )
         yield "warning", "Similar images, different classes", f"{text}: check the labels."
@@ -174,7 +142,7 @@ def _bias_findings(check: Check) -> Iterator[Sentence]:
     if not check.annotated:
         text = (
             "No row has a bias value: metrics by group, leakage and the association of bias and label are undefined. "
-            f"Annotate at least val and test; {_blind_methods()} need no bias label in training."
+            f"Annotate at least val and test; {blind_methods()} need no bias label in training."
         )
         yield "warning", "No bias annotation", text
         return
@@ -222,7 +190,8 @@ def what_helps(check: Check) -> list[str]:
     ]
 
 
-def _blind_methods() -> str:
+def blind_methods() -> str:
+    """Return the names of the methods that need no bias label, except plain training."""
     return ", ".join(name for name in methods_without_bias() if name != "erm")
 
 
@@ -232,13 +201,13 @@ def _train_findings(check: Check) -> Iterator[Sentence]:
         return
     if cells.empty:
         names = _format_cells(cells.empty_cells, cells.empty)
-        text = f"{format_count(cells.empty, 'group')} {_has_or_have(cells.empty)} no training row ({names})"
+        text = f"{format_count(cells.empty, 'group')} {has_or_have(cells.empty)} no training row ({names})"
         limit = "group_dro, resample and reweight cannot give them weight, and domain_independent cannot learn them"
         yield "warning", "Empty groups in training", f"{text}: {limit}."
     if cells.small:
         names = _format_cells(cells.small_cells, cells.small)
         text = (
-            f"{format_count(cells.small, 'group')} {_has_or_have(cells.small)} fewer than {cells.few} training "
+            f"{format_count(cells.small, 'group')} {has_or_have(cells.small)} fewer than {cells.few} training "
             f"rows ({names})"
         )
         limit = "methods that repeat these rows or give them larger weights memorise them"
@@ -258,9 +227,7 @@ def _val_findings(check: Check) -> Iterator[Sentence]:
         yield "warning", "Classes without a val row", f"{text}: accuracy on such rows is not measured there."
     if cells.absent:
         names = _format_cells(cells.absent_cells, cells.absent)
-        text = (
-            f"{format_count(cells.absent, 'group')} of other splits {_has_or_have(cells.absent)} no val row ({names})"
-        )
+        text = f"{format_count(cells.absent, 'group')} of other splits {has_or_have(cells.absent)} no val row ({names})"
         limit = "worst_group_accuracy on val leaves them out, and equalised_odds_gap is undefined"
         if METRICS[metric].over_groups:
             limit = f"{metric}, by which the epoch is chosen, leaves them out"
@@ -273,14 +240,14 @@ def _test_findings(check: Check) -> Iterator[Sentence]:
     if cells.absent:
         names = _format_cells(cells.absent_cells, cells.absent)
         text = (
-            f"{format_count(cells.absent, 'group')} of other splits {_has_or_have(cells.absent)} no test row ({names})"
+            f"{format_count(cells.absent, 'group')} of other splits {has_or_have(cells.absent)} no test row ({names})"
         )
         limit = "worst-group and unbiased accuracy leave them out, and the equalised-odds gap is undefined"
         yield "warning", "Groups without a test row", f"{text}: {limit}."
     if cells.small:
         names = _format_cells(cells.small_cells, cells.small)
         text = (
-            f"{format_count(cells.small, 'group')} {_has_or_have(cells.small)} fewer than {cells.few} test rows "
+            f"{format_count(cells.small, 'group')} {has_or_have(cells.small)} fewer than {cells.few} test rows "
             f"({names})"
         )
         yield (
@@ -322,135 +289,3 @@ def _biased_split_findings(check: Check) -> Iterator[Sentence]:
         text = f"val has the bias of training, so {metric} on val may choose an epoch that uses the bias"
         remedy = "set evaluation.best_model_metric: worst_group_accuracy"
         yield "warning", "A biased choice of the epoch", f"{text}; {remedy}."
-
-
-# --- the recommended first method ---
-
-
-def recommend(check: Check, pooled: bool, random_colors: bool) -> Recommendation:
-    """Return the recommended first method.
-
-    Args:
-        check: The audit.
-        pooled: Whether the model has the setting bias_head.
-        random_colors: Whether the data could have random colors in training, which they do not have yet.
-    """
-    method, reasons = _choose_method(check)
-    title = "Plain training, as a baseline" if method == "erm" and find_determining_biases(check) else TITLES[method]
-    lines = []
-    if random_colors and (colors := _find_colors(check)):
-        lines = ["data:", "  random_colors: 1.0  # hides the color in training"]
-        if _find_predictive_biases(check) == colors:
-            method, title, reasons = "erm", "Plain training in random colors", _why_random_colors(colors)
-        else:
-            reasons += _why_random_colors(colors)
-    if method == "lntl" and pooled:
-        lines += ["model:", "  bias_head: pooled  # h gets the same pooled features as g"]
-    lines += ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
-    reasons = [*reasons, *_reasons_of_several_biases(check)]
-    return Recommendation(method=method, title=title, reasons=reasons, yaml="\n".join(lines) + "\n")
-
-
-def _choose_method(check: Check) -> tuple[str, list[str]]:
-    """Return the method and the reasons for it."""
-    bias, cells = check.biases[-1], check.cells["train"]
-    missing, association, groups = bias.missing["train"], bias.association["train"], check.splits[0].cells
-    train_skill = skill(association)
-    if missing > MAX_MISSING:
-        return "lff", [
-            f"{missing:.0%} of the training rows have no bias label; the other rows are too few for a method that "
-            "learns from bias labels.",
-            f"Methods that need no bias labels: {_blind_methods()}. A phase of jtt needs a phase before it: "
-            "{method: erm, epochs: 1}.",
-        ]
-    if biases := find_determining_biases(check):
-        names = " and ".join(bias.name for bias in biases)
-        reason = f"In training {names} determines {check.label}: from these labels, no method can distinguish the two."
-        return "erm", [reason, *what_helps(check)]
-    is_unrelated = association.cramers_v is None or association.cramers_v < WEAK_CRAMERS_V
-    if association.bias_only is None or (train_skill <= WEAK_SKILL and is_unrelated):
-        return "erm", [
-            "In training the bias hardly predicts the label, so there is nothing to unlearn.",
-            "If the features themselves must not contain the bias, train with lntl and check them with lntl probe.",
-        ]
-    if cells.empty or cells.small or train_skill >= NEAR_CERTAIN_SKILL:
-        return "lntl", _why_lntl(association, cells)
-    reasons = ["Every group has training rows, so rare groups can get the same weight as frequent ones."]
-    if not missing and groups <= MAX_DRO_GROUPS:
-        return "group_dro", [*reasons, f"{groups} groups are few enough to estimate the loss of each."]
-    obstacle = f"{missing:.1%} of the rows have no bias label" if missing else f"{groups} groups are many"
-    return "reweight", [
-        *reasons,
-        f"{obstacle}; reweight estimates p(label given bias) from all rows, whereas group_dro needs rows of each "
-        "group.",
-    ]
-
-
-def _find_predictive_biases(check: Check) -> list[BiasCounts]:
-    """Return the biases that predict the label in training; if there are several, without their combination."""
-    biases = check.biases[:-1] or check.biases
-    return [bias for bias in biases if skill(bias.association["train"]) > WEAK_SKILL]
-
-
-def _find_colors(check: Check) -> list[BiasCounts]:
-    """Return the biases that predict the label and that the mean color of an image predicts."""
-    return [
-        bias
-        for bias in _find_predictive_biases(check)
-        if bias.color_accuracy is not None
-        and bias.color_accuracy - 1 / len(bias.values) >= COLOR_SKILL * (1 - 1 / len(bias.values))
-    ]
-
-
-def _why_random_colors(colors: list[BiasCounts]) -> list[str]:
-    return [
-        *(
-            f"The mean color of an image predicts {bias.name}, with a balanced accuracy of {bias.color_accuracy:.1%} "
-            f"on val (chance: {1 / len(bias.values):.1%})."
-            for bias in colors
-        ),
-        "Random colors in training hide a color, and need no bias label. Do not set random_colors if the classes "
-        "themselves differ in color.",
-        "lntl probe measures how much of the bias is left in the features; if it is much, compare with LNTL on the "
-        "bias product.",
-    ]
-
-
-def _why_lntl(association: Association, cells: CellCounts) -> list[str]:
-    reasons = [
-        "The bias product trains g on the part of the label that the bias does not predict, and works with empty "
-        "groups; LNTL then removes the rest of the bias from the features."
-    ]
-    if skill(association) >= NEAR_CERTAIN_SKILL:
-        reasons.append(
-            f"The bias alone predicts the label of {association.bias_only:.1%} of the training rows; the other rows "
-            "are too few for larger weights to help."
-        )
-    if cells.empty:
-        groups = f"{format_count(cells.empty, 'group')} {_has_or_have(cells.empty)}"
-        reasons.append(f"{groups} no training row, and weights cannot replace missing rows.")
-    if cells.small:
-        groups = f"{format_count(cells.small, 'group')} {_has_or_have(cells.small)}"
-        reasons.append(
-            f"{groups} fewer than {cells.few} training rows: a method that repeats these rows memorises them."
-        )
-    return reasons
-
-
-def _reasons_of_several_biases(check: Check) -> list[str]:
-    """Return the sentences about several biases: how groups are formed, and which biases hardly matter."""
-    biases = check.biases[:-1]
-    if not biases:
-        return []
-    values = {bias.name: bias.association["train"].cramers_v for bias in biases}
-    unrelated_biases = [name for name, value in values.items() if value is None or value < WEAK_CRAMERS_V]
-    reasons = [
-        f"h predicts each of the {len(biases)} biases separately; groups are formed with the "
-        f"{len(check.biases[-1].values)} combinations that occur."
-    ]
-    if unrelated_biases and len(unrelated_biases) < len(biases):
-        reasons.append(
-            f"Hardly related to the label in training: {join_names(unrelated_biases)}. Without these columns "
-            "each group has more rows."
-        )
-    return reasons

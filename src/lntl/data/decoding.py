@@ -334,7 +334,7 @@ def _gray_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
 def _scale_to_8_bits(
     values: NDArray[np.int64], path: ImageFile, white: int | None = None, on_bright: BrightCallback | None = None
 ) -> NDArray[np.uint8]:
-    """Return values from 0 to white (default WHITE) as 0 to 255; `on_bright` is called as by `decode`."""
+    """Return values from 0 to white (default WHITE) as 0 to 255; `decode` says when `on_bright` is called."""
     if on_bright is not None and (white is None or values.max() > white):
         on_bright(path, int(values.max()))
     white = white or WHITE

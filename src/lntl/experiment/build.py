@@ -43,7 +43,6 @@ class Experiment:
     Attributes:
         trainer: The trainer, at its first step. If the weights of a checkpoint will be loaded, it is made when it is
             first used: only training needs Lightning Fabric, which is slow to import.
-        fabric: Lightning Fabric: device and precision.
     """
 
     config: Config
@@ -56,11 +55,6 @@ class Experiment:
     def trainer(self) -> Trainer:
         """The trainer, at its first step."""
         return self.make_trainer()
-
-    @property
-    def fabric(self) -> "Fabric":
-        """Lightning Fabric: device and precision."""
-        return self.trainer.fabric
 
     def loader(self, split: str) -> Loader:
         """Return a split in evaluation batches.
@@ -201,28 +195,36 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
             nn.SyncBatchNorm.convert_sync_batchnorm, (networks.f, networks.g, networks.h)
         )
     networks.to(device).to(memory_format=torch.channels_last)
-    phases = [TrainingPhase(p, partial(load_method(p.method), config=p, spec=spec)) for p in config.training.phases]
-    num_parts = ranks.world_size() * config.training.accumulate
-    loader = Loader(data.splits["train"], config.training.batch_size, device, num_parts)
-    held_out = Loader(splits[HELD_OUT], config.evaluation.batch_size, device) if HELD_OUT in splits else None
-
-    def make_trainer() -> Trainer:
-        return Trainer(
-            fabric or make_fabric(training.device, training.precision),
-            networks,
-            loader,
-            phases,
-            config.project.seed,
-            config.logging.log_interval_batches,
-            make_networks,
-            held_out,
-            config.training.accumulate,
-        )
-
+    make_trainer = partial(_make_trainer, config, fabric, device, data, splits, networks, make_networks)
     experiment = Experiment(config, device, data, networks, make_trainer)
     if not trained:
         experiment.trainer  # noqa: B018  (made now, so that its errors are raised here)
     return experiment
+
+
+def _make_trainer(
+    config: Config,
+    fabric: "Fabric | None",
+    device: torch.device,
+    data: Dataset,
+    splits: Mapping[str, Split],
+    networks: Networks,
+    make_networks: Callable[[], Networks],
+) -> Trainer:
+    """Return the trainer at its first step; without `fabric`, make that of a single process."""
+    training, spec = config.training, data.spec
+    num_parts = ranks.world_size() * training.accumulate
+    return Trainer(
+        fabric or make_fabric(training.device, training.precision),
+        networks,
+        Loader(data.splits["train"], training.batch_size, device, num_parts),
+        [TrainingPhase(p, partial(load_method(p.method), config=p, spec=spec)) for p in training.phases],
+        config.project.seed,
+        config.logging.log_interval_batches,
+        make_networks,
+        Loader(splits[HELD_OUT], config.evaluation.batch_size, device) if HELD_OUT in splits else None,
+        training.accumulate,
+    )
 
 
 def _check_methods(config: Config, data: Dataset, splits: Mapping[str, Split]) -> None:
