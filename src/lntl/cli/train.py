@@ -65,16 +65,14 @@ def show_training(run: "Run", events: "Iterator[Step | EpochRecord]") -> None:
     show_progress(events, run.experiment.trainer, run.experiment.config.training.batch_size)
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # options of mallopt in glibc's malloc.h
-_MAX_BLOCK = 32 * 2**20  # bytes; the largest M_MMAP_THRESHOLD that glibc accepts on 64 bits
-_MAX_FREE = 2**30  # bytes; free memory above this returns to the system
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt in glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
     """Set glibc's malloc not to return large blocks to the system, which would zero their pages at each allocation.
 
-    A convolution's output is above malloc's default limit of 128 KiB. Without glibc (macOS, Windows, musl) nothing
-    happens. The setting changes the whole process, so only the command line calls this function.
+    Without glibc (macOS, Windows, musl) nothing happens. The setting changes the whole process, so only the command
+    line calls this function.
     """
     import ctypes
 
@@ -82,5 +80,5 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _MAX_BLOCK)
-        mallopt(_M_TRIM_THRESHOLD, _MAX_FREE)
+        mallopt(_M_MMAP_MAX, 0)  # no block of its own for a large tensor
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
