@@ -176,6 +176,11 @@ def test_the_name_of_a_model_may_contain_the_architecture(raw_config: RawConfig)
         ("data.name", "colored_mnits", "data.name: unknown ... 'colored_mnits'; did you mean 'colored_mnist'?"),
         ("data.color_var", float("nan"), "data.color_var: nan should be a finite number"),
         ("data.val_coloring", "blue", "data.val_coloring: unknown value 'blue'; valid: biased, random"),
+        (
+            "data",
+            {"name": "biased_mnist", "foreground_correlation": 2},
+            "data.foreground_correlation: 2 should be less than or equal to 1",
+        ),
         ("evaluation.metrics.0", "acc", "evaluation.metrics.0: unknown value 'acc'; did you mean 'accuracy'?"),
         ("evaluation", None, "evaluation: None should be a mapping of keys to values"),
         ("logging", 3, "logging: 3 should be a mapping of keys to values"),

@@ -113,6 +113,14 @@ def test_the_two_colors_are_independent_biases() -> None:
         assert bias.value_of_joint[batch.group[0] % 100] == batch.bias[0, number]
 
 
+def test_the_color_of_the_digit_may_have_the_correlation_of_the_background() -> None:
+    same = make_biased_mnist(correlation=0.9, foreground_correlation="same", max_images=500).splits["train"]
+    equal = make_biased_mnist(correlation=0.9, foreground_correlation=0.9, max_images=500).splits["train"]
+    index = torch.arange(len(same))
+    assert torch.equal(same.batch(index).x, equal.batch(index).x)
+    assert torch.equal(same.batch(index).bias, equal.batch(index).bias)
+
+
 DATA_SETS = [make_biased_mnist, make_lff_mnist]
 
 

@@ -99,6 +99,14 @@ def test_the_mlp_takes_vectors() -> None:
     assert networks.h(z).shape == (6, 5, 2)
 
 
+def test_the_mlp_of_lff_has_no_norm_and_scales_its_input() -> None:
+    plugin: Any = load_model("mlp")
+    networks = plugin(VECTOR_SPEC, plugin.Config(hidden=[9, 7], batch_norm=False, input_scale=0.5))
+    first, second = (module for module in networks.f if isinstance(module, torch.nn.Linear))
+    x = torch.randn(6, 12)
+    torch.testing.assert_close(networks.f(x), second(first(x / 2).relu()).relu())
+
+
 def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="pip install timm, or use torchvision"):

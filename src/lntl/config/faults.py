@@ -23,8 +23,11 @@ def describe(error: ValidationError, model: type[BaseModel], raw: object) -> Ite
         for f, path in faults
         if f["type"] == "missing" or _has_value(path, raw) or not _has_value(path[:2], raw)
     ]
+    described = set()
     for fault, path in own_faults or faults:  # if all faults are inherited, `training` lacks the key
-        yield _describe_fault(fault, path, model)
+        if tuple(path) not in described:  # a value that may have several types has one fault for each of them
+            described.add(tuple(path))
+            yield _describe_fault(fault, path, model)
 
 
 def _child(value: object, part: int | str) -> object:
@@ -78,14 +81,15 @@ def _format_part(part: int | str) -> str:
 
 
 def _strip_plugin_names(loc: tuple[int | str, ...], raw: object) -> Iterator[int | str]:
-    """Yield the path without the plug-in names that pydantic inserts, which are not keys of the document."""
+    """Yield the path without the names of plug-ins and types that pydantic inserts, which are not keys."""
     value = raw
     for position, part in enumerate(loc):
         child = _child(value, part)
         if child is not _MISSING:
             value = child
         is_name = part in (_child(value, "name"), _child(value, "method"))
-        if child is not _MISSING or (position == len(loc) - 1 and not is_name):
+        is_missing_key = position == len(loc) - 1 and isinstance(value, (dict, list)) and not is_name
+        if child is not _MISSING or is_missing_key:
             yield part
 
 

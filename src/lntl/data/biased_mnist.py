@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -151,12 +151,10 @@ class BiasedMNIST(Dataset):
             description="Share rho of the training images of a class whose background has the color of the class; the "
             "published values are 0.999, 0.997, 0.995 and 0.990.",
         )
-        foreground_correlation: float | None = Field(
+        foreground_correlation: Annotated[float, Field(gt=0, le=1)] | Literal["same"] | None = Field(
             None,
-            gt=0,
-            le=1,
             description="Share of the training images of a class whose digit has the color of the class, for "
-            "FB-Biased-MNIST (published values of both shares: 0.90, 0.95, 0.99); null: white digits.",
+            "FB-Biased-MNIST; same: that of `correlation` (published: 0.90, 0.95 and 0.99); null: white digits.",
         )
 
     def __init__(self, config: "BiasedMNIST.Config") -> None:
@@ -174,6 +172,7 @@ class BiasedMNIST(Dataset):
     def _color_digits(self, split: str, digits: Digits) -> PaintedDigits:
         """Return the digits of a split, with colors drawn at the correlation of the split."""
         config, y = self.config, digits.y
+        foreground = config.correlation if config.foreground_correlation == "same" else config.foreground_correlation
         uncolored = PaintedDigits(
             y=y,
             group=y,
@@ -184,7 +183,7 @@ class BiasedMNIST(Dataset):
         )
         colors = [
             draw_colors(y, correlation if digits.biased else UNBIASED_CORRELATION, derive(config.seed, split, part))
-            for part, correlation in (("background", config.correlation), ("foreground", config.foreground_correlation))
+            for part, correlation in (("background", config.correlation), ("foreground", foreground))
             if correlation is not None
         ]
         return uncolored.with_colors(*colors)
