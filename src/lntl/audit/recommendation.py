@@ -19,7 +19,7 @@ MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the
 
 
 PHASES = {
-    "erm": ("{method: erm, epochs: 10}",),
+    "erm": ("{method: erm, epochs: 8}",),
     "lff": ("{method: lff, epochs: 10}",),
     "group_dro": ("{method: group_dro, epochs: 10}",),
     "reweight": ("{method: reweight, epochs: 10}",),
@@ -58,6 +58,8 @@ def recommend(check: Check, pooled: bool, random_colors: bool) -> Recommendation
     if method == "lntl" and pooled:
         lines += ["model:", "  bias_head: pooled  # h gets the same pooled features as g"]
     lines += ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
+    if method == "lntl" and len(check.biases) > 1:
+        reasons = [*reasons, f"h predicts each of the {len(check.biases) - 1} biases separately."]
     reasons = [*reasons, *_reasons_of_several_biases(check)]
     return Recommendation(method=method, title=title, reasons=reasons, yaml="\n".join(lines) + "\n")
 
@@ -149,16 +151,13 @@ def _why_lntl(association: Association, cells: CellCounts) -> list[str]:
 
 
 def _reasons_of_several_biases(check: Check) -> list[str]:
-    """Return the sentences about several biases: how groups are formed, and which biases hardly matter."""
+    """Return the sentences about several biases: which groups they form, and which biases hardly matter."""
     biases = check.biases[:-1]
     if not biases:
         return []
     values = {bias.name: bias.association["train"].cramers_v for bias in biases}
     unrelated_biases = [name for name, value in values.items() if value is None or value < WEAK_CRAMERS_V]
-    reasons = [
-        f"h predicts each of the {len(biases)} biases separately; groups are formed with the "
-        f"{len(check.biases[-1].values)} combinations that occur."
-    ]
+    reasons = [f"Groups are formed with the {len(check.biases[-1].values)} combinations of biases that occur."]
     if unrelated_biases and len(unrelated_biases) < len(biases):
         reasons.append(
             f"Hardly related to the label in training: {join_names(unrelated_biases)}. Without these columns "
