@@ -69,7 +69,7 @@ class ImageSourceSplit(Split):
 
 
 def write_images(folder: Path, count: int, side: int) -> list[Path]:
-    """Write JPEG files of smooth colours with noise, side x 3/4 side pixels, in two classes; return their paths."""
+    """Write JPEG files of smooth colors with noise, side x 3/4 side pixels, in two classes; return their paths."""
     random = np.random.default_rng(0)
     shape = (side * 3 // 4, side)
     paths = [folder / str(number % 2) / f"{number:06d}.jpg" for number in range(count)]

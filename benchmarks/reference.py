@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 # Source of the constants: the authors' repository, feidfoe/learning-not-to-learn at fad2ec8.
 IGNORE = -100  # Deviation: the label that torch's cross-entropy ignores; the authors use 255.
-CHANNELS = 3  # one bias head per colour channel
+CHANNELS = 3  # one bias head per color channel
 NUM_CLASSES = 10  # digits
 NUM_BINS = 8  # bins of the bias label per channel
-BIN_WIDTH = 32  # grey levels of 0 to 255
+BIN_WIDTH = 32  # gray levels of 0 to 255
 BIAS_SIZE = 14  # side of the bias label map and of z
 MEAN = (0.4914, 0.4822, 0.4465)  # mean of RGB on the [0, 1] scale
 STD = (0.2023, 0.1994, 0.2010)  # standard deviation of RGB on the [0, 1] scale
@@ -85,7 +85,7 @@ def build_g() -> nn.Sequential:
 
 
 def build_h() -> nn.Sequential:
-    """Build h of one colour channel: z to the logits of its bins at each position."""
+    """Build h of one color channel: z to the logits of its bins at each position."""
     first, last = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, NUM_BINS, 3, padding=1)
     return nn.Sequential(first, nn.BatchNorm2d(32), nn.ReLU(), last)
 

@@ -389,7 +389,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def render_results(name: str) -> str:
-    """Return a table, by colour variance, of the benchmark rows whose last phase uses a method."""
+    """Return a table, by color variance, of the benchmark rows whose last phase uses a method."""
     labels = [label for label, method in _read_plan().items() if method == name]
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     with (BENCHMARK / "table.csv").open(encoding="utf-8", newline="") as file:
@@ -400,7 +400,7 @@ def render_results(name: str) -> str:
     if not cells:
         return "It has no row of its own in the benchmark."
     variances = sorted({variance for scores in cells.values() for variance in scores})
-    head = ["| colour variance σ² | " + " | ".join(cells) + " |", "| --- |" + " ---: |" * len(cells)]
+    head = ["| color variance σ² | " + " | ".join(cells) + " |", "| --- |" + " ---: |" * len(cells)]
     body = [
         f"| {variance} | " + " | ".join(scores.get(variance, "") for scores in cells.values()) + " |"
         for variance in variances

@@ -58,7 +58,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_run(path: Path, phases: list[dict[str, Any]], accuracy: float, leakage: float, erm: bool) -> None:
     """Write config.yaml, environment.json, metrics.jsonl and result.json."""
     config = {
-        "project": {"name": "lntl", "experiment_name": path.name, "description": "Unlearn the colour.", "seed": 0},
+        "project": {"name": "lntl", "experiment_name": path.name, "description": "Unlearn the color.", "seed": 0},
         "data": {"name": "colored_mnist", "path": "/nonexistent", "color_var": 0.03, "val_split_ratio": 0.1},
         "model": {"name": "convnet"},
         "training": {"batch_size": 128, "device": "cpu", "ema": 0.99, "phases": phases},
@@ -128,7 +128,7 @@ def _make_records(phases: list[dict[str, Any]], accuracy: float, leakage: float)
 
 
 def make_predictions(accuracy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return y, bias and predicted (N,): correct with probability `accuracy`, otherwise the class of the colour."""
+    """Return y, bias and predicted (N,): correct with probability `accuracy`, otherwise the class of the color."""
     rng = np.random.default_rng(3)
     y, bias = rng.integers(0, 10, N), rng.integers(0, 10, N)
     difficulty = 0.75 + 0.5 * rng.random(10)  # some classes are harder than others
@@ -231,7 +231,7 @@ def write_probe(path: Path, leakage: float, epoch: int, erm: bool) -> None:
         {
             "checkpoint": str(path / "checkpoints/best_model.pth"),
             "epoch": epoch,
-            "bias": "nearest mean colour",
+            "bias": "nearest mean color",
             "n_train": 1000,
             "n_test": 1000,
             "seeds": [0, 1, 2],
@@ -305,7 +305,7 @@ def summarise_two_biases(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray
 
 
 def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:
-    """Write recoloring.json and recoloring.npz: eight digits in ten colours."""
+    """Write recoloring.json and recoloring.npz: eight digits in ten colors."""
     rng = np.random.default_rng(1)
     content = {
         "checkpoint": str(path / "checkpoints/best_model.pth"),

@@ -56,7 +56,7 @@ def read_json(path: Path) -> Any:
 
 def test_probe_json_has_every_layer_probe_and_reference(probed_folder: Path) -> None:
     content = read_json(probed_folder / "probe.json")
-    assert content["bias"] == "nearest mean colour"
+    assert content["bias"] == "nearest mean color"
     assert (content["n_train"], content["n_test"], content["seeds"], content["epoch"]) == (50, 50, [0, 1], 2)
     assert content["checkpoint"] == str(probed_folder / "checkpoints/best_model.pth")
     expected = [("f", "linear"), ("f", "mlp"), ("f", "conv"), ("penultimate", "linear"), ("penultimate", "mlp")]
@@ -93,7 +93,7 @@ def test_recoloring_files_have_the_flip_rate_and_eight_digits_in_ten_colors(prob
     assert (predicted.shape, predicted.dtype, y.shape, y.dtype) == ((8, 10), np.int64, (8,), np.int64)
     assert np.array_equal(y, np.unique(y))  # eight different digits
     strokes = x.max(axis=2) > 0
-    assert (strokes == strokes[:, :1]).all()  # one digit, ten colours
+    assert (strokes == strokes[:, :1]).all()  # one digit, ten colors
     assert np.array_equal(x[0, 0].max(axis=(1, 2)), [220, 20, 60])
 
 
@@ -141,7 +141,7 @@ def test_the_command_prints_and_writes_its_results(run_copy: RunFolder, capsys: 
         assert row["std"] is None
     assert "±" not in out
     assert "bias" in out
-    assert "shown in all 10 colours" in out
+    assert "shown in all 10 colors" in out
     files_after = read_tree(RUN)
     assert {name for name in files_after if files_before.get(name, ...) != files_after[name]} == PROBE_FILES
 

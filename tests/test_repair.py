@@ -20,7 +20,7 @@ SharedFolder = Callable[[str, Callable[[Path], object]], Path]
 
 
 def write_bar_images(path: Path, has_constant_bias: bool = False) -> None:
-    """Write grey images (n, 12, 12): the bar's direction is the class, the background's brightness is the bias.
+    """Write gray images (n, 12, 12): the bar's direction is the class, the background's brightness is the bias.
 
     has_constant_bias: whether all training images have the same bias value.
     """

@@ -202,7 +202,7 @@ def test_phases_replace_the_default_phases(pets: tuple[Any, Any, Any]) -> None:
 
 
 IMAGE_FORMATS = {
-    "grey": ((12, 12), np.uint8),
+    "gray": ((12, 12), np.uint8),
     "color": ((12, 12, 3), np.uint8),
     "channels first": ((3, 12, 12), np.float32),
     "float": ((12, 12), np.float64),

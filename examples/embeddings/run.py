@@ -1,7 +1,7 @@
 """Feature vectors and the scikit-learn estimator: plain training compared with a method that uses bias labels.
 
 The vectors stand for those of a foundation model: they are outputs of a frozen convolutional network with random
-weights for images of digits on coloured backgrounds. In 95 % of the training images the background predicts the digit;
+weights for images of digits on colored backgrounds. In 95 % of the training images the background predicts the digit;
 in the test images it does not.
 
     python examples/embeddings/run.py [--images N] [--epochs N] [--seeds N] [--out results.json]
@@ -49,7 +49,7 @@ GRID = [
 
 
 def draw_colored_digits(digits: ColoredMNIST, split: str, part: slice, aligned: float) -> tuple[Array, Array, Array]:
-    """Return white digits on coloured backgrounds, uint8 (n, 3, 28, 28), the digit and the background (n,)."""
+    """Return white digits on colored backgrounds, uint8 (n, 3, 28, 28), the digit and the background (n,)."""
     mnist = digits.splits[split]
     index = (mnist.y < K).nonzero()[part, 0]
     y = mnist.y[index].numpy()

@@ -1,8 +1,8 @@
 """Is the bias gone?
 
 A bias head h at chance proves little, because f may only have learnt to mislead this h. `lntl probe` therefore trains
-new networks (probes) on the frozen features, and shows each test digit in all ten colours. Both are done for plain
-training (ERM), too. The image shows three test digits in ten colours, with the predictions of both networks.
+new networks (probes) on the frozen features, and shows each test digit in all ten colors. Both are done for plain
+training (ERM), too. The image shows three test digits in ten colors, with the predictions of both networks.
 """
 
 import torch
@@ -22,12 +22,12 @@ assert probe.reference.erm is not None
 assert recoloring is not None
 assert recoloring.erm is not None
 
-print(f"chance: {probe.chance.majority:.2f} of the colours predicted correctly")
+print(f"chance: {probe.chance.majority:.2f} of the colors predicted correctly")
 leakage = {"plain training": max(row.mean for row in probe.reference.erm), "LNTL": probe.leakage}
 flips = {"plain training": recoloring.erm.flip_rate.value, "LNTL": recoloring.flip_rate.value}
 for name in leakage:
-    print(f"{name}: a new probe predicts {leakage[name]:.2f} of the colours correctly from the features")
-    print(f"{name}: another colour changes the prediction of {flips[name]:.2f} of the digits")
+    print(f"{name}: a new probe predicts {leakage[name]:.2f} of the colors correctly from the features")
+    print(f"{name}: another color changes the prediction of {flips[name]:.2f} of the digits")
 
 # Three test digits, with one row for each network.
 test, spec = run.experiment.data.splits["test"], run.experiment.data.spec

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# Accuracy by colour variance sigma^2. Source: README of the authors' repository (one run for each value).
+# Accuracy by color variance sigma^2. Source: README of the authors' repository (one run for each value).
 BASELINE = {0.020: 0.4055, 0.025: 0.4813, 0.030: 0.5996, 0.035: 0.6626, 0.040: 0.7333, 0.045: 0.7973, 0.050: 0.8450}
 BLIND_EYE = {0.020: 0.6741, 0.025: 0.7123, 0.030: 0.7883, 0.035: 0.8203, 0.040: 0.8638, 0.045: 0.8927, 0.050: 0.9159}
 GRAY = {0.020: 0.8374, 0.025: 0.8751, 0.030: 0.8996, 0.035: 0.9166, 0.040: 0.9325, 0.045: 0.9472, 0.050: 0.9596}

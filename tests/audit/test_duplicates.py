@@ -40,8 +40,8 @@ def test_the_hash_equals_a_slow_formula() -> None:
     hashes = image_fingerprints(images).phash
     assert hashes is not None
     for image, bits in zip(images.double().numpy(), hashes, strict=True):
-        grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
-        small_image = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+        gray = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+        small_image = gray.reshape(32, 2, 32, 2).mean(axis=(1, 3))
         values = []
         for u in range(8):
             for v in range(8):

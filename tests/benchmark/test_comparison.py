@@ -96,12 +96,12 @@ def test_the_markdown_table_has_scores_notes_and_failures() -> None:
     text = tables.to_markdown(TABLE)
     table = parse_rows(text)
     mean, std = compute_mean_and_std([0.40, 0.44, 0.39])
-    assert list(table)[:4] == ["accuracy by colour variance σ²", "---", r"er\_m", "best"]
+    assert list(table)[:4] == ["accuracy by color variance σ²", "---", r"er\_m", "best"]
     assert table[r"er\_m"] == [f"{mean:.4f} ± {std:.4f}".replace("0.", "."), ".8300 ± .0200"]
     assert table["best"] == ["**.9600 ± .0141 (n=2)**", "failed"]
     assert "n = 3 unless the cell shows another n" in text
     assert "Failed: best, data.color\\_var=0.02, seed 12: out of memory." in text
-    assert table["accuracy by colour variance σ²"] == ["0.02", "0.05"]
+    assert table["accuracy by color variance σ²"] == ["0.02", "0.05"]
 
 
 def test_every_published_row_is_in_the_table() -> None:
@@ -161,7 +161,7 @@ def test_names_are_one_line_in_every_table() -> None:
 
 def test_the_latex_table_is_complete_and_escaped() -> None:
     text = tables.to_latex(TABLE)
-    assert r" & \multicolumn{2}{c}{accuracy by colour variance $\sigma^2$} \\" in text
+    assert r" & \multicolumn{2}{c}{accuracy by color variance $\sigma^2$} \\" in text
     assert r"er\_m & .4100 $\pm$ .0265 & .8300 $\pm$ .0200 \\" in text
     assert r"best & \textbf{.9600 $\pm$ .0141 (n=2)} & failed \\" in text
     assert text.count(r"\midrule") == 2

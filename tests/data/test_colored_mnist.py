@@ -1,4 +1,4 @@
-"""The paper's protocol: strokes, colours, splits and labels, compared with slow loops or statistics."""
+"""The paper's protocol: strokes, colors, splits and labels, compared with slow loops or statistics."""
 
 import math
 from dataclasses import replace
@@ -16,7 +16,7 @@ from torch import Tensor
 from lntl.data.colored_mnist import COLORS, ColoredDigits, ColoredMNIST, draw_colors, nearest_mean
 from lntl.types import IGNORE
 
-MEANS = [  # mean colours of the digits 0 to 9; source: PAPER.md section 3, pixels of the authors' files
+MEANS = [  # mean colors of the digits 0 to 9; source: PAPER.md section 3, pixels of the authors' files
     (220, 20, 60), (0, 128, 128), (253, 233, 16), (0, 149, 182), (237, 145, 33),
     (145, 30, 188), (70, 240, 240), (250, 197, 187), (210, 245, 60), (128, 0, 0),
 ]  # fmt: skip
@@ -34,7 +34,7 @@ def full_data() -> ColoredMNIST:
 
 @pytest.fixture(scope="module")
 def data_without_jitter() -> ColoredMNIST:
-    """All images with almost no jitter: the nearest mean colour is the mean colour that was drawn."""
+    """All images with almost no jitter: the nearest mean color is the mean color that was drawn."""
     return make_data(color_var=1e-4)
 
 
@@ -64,7 +64,7 @@ def test_the_first_test_image_looks_like_a_seven(full_data: ColoredMNIST) -> Non
 
 @pytest.mark.parametrize("variance", [VARIANCES[0], VARIANCES[-1]])
 def test_an_aligned_color_determines_its_digit_in_training(variance: float) -> None:
-    """The most frequent digit among the training images nearest to a mean colour is the digit of that colour."""
+    """The most frequent digit among the training images nearest to a mean color is the digit of that color."""
     data = make_data(color_var=variance)
     groups = data.splits["train"].group.tolist()
     for color in range(10):
@@ -97,7 +97,7 @@ def test_max_images_takes_the_first_images_of_train_and_test(full_data: ColoredM
     assert make_data(max_images=10**6).splits["test"].row.tolist() == list(range(10_000))
 
 
-# --- colours ---
+# --- colors ---
 
 
 def test_the_mean_colors_are_those_of_the_paper() -> None:
@@ -151,7 +151,7 @@ def test_channels_are_independent_and_seeds_differ() -> None:
 
 @pytest.mark.parametrize("variance", first_is_fast(VARIANCES))
 def test_train_images_have_the_mean_color_of_their_digit(variance: float) -> None:
-    """The mean colour of each digit and channel is that of the truncated normal, within 6 standard errors."""
+    """The mean color of each digit and channel is that of the truncated normal, within 6 standard errors."""
     split = make_data(color_var=variance).splits["train"]
     sigma = 255 * math.sqrt(variance)
     for digit, means in enumerate(MEANS):
@@ -171,7 +171,7 @@ def test_test_images_have_a_random_mean_color(data_without_jitter: ColoredMNIST)
 
 def test_val_is_biased_or_random_by_its_setting(data_without_jitter: ColoredMNIST) -> None:
     biased_data = make_data(color_var=1e-4, val_coloring="biased")
-    aligned_groups = torch.arange(10) * 11  # the groups whose colour is the mean colour of their digit
+    aligned_groups = torch.arange(10) * 11  # the groups whose color is the mean color of their digit
     assert torch.isin(data_without_jitter.splits["train"].group, aligned_groups).all()
     assert torch.isin(biased_data.splits["val"].group, aligned_groups).all()
     table = torch.bincount(data_without_jitter.splits["val"].group, minlength=100).view(10, 10).numpy()
@@ -268,18 +268,18 @@ def test_a_split_moves_to_a_device_with_all_its_tensors(digits: ColoredMNIST) ->
     assert {t.device.type for t in vars(split).values() if isinstance(t, torch.Tensor)} == {"meta"}
 
 
-def test_grey_images_keep_the_bias_labels_of_their_colors() -> None:
+def test_gray_images_keep_the_bias_labels_of_their_colors() -> None:
     index = torch.arange(20)
-    colored_split, grey_split = (make_data(grayscale=g).splits["test"] for g in (False, True))
-    pixels, grey_pixels = colored_split.pixels(index), grey_split.pixels(index)
-    assert grey_pixels.dtype == torch.uint8
+    colored_split, gray_split = (make_data(grayscale=g).splits["test"] for g in (False, True))
+    pixels, gray_pixels = colored_split.pixels(index), gray_split.pixels(index)
+    assert gray_pixels.dtype == torch.uint8
     for n, i, j in [(0, 14, 14), (3, 10, 13), (7, 18, 15), (11, 0, 0)]:
         r, g, b = pixels[n, :, i, j].tolist()
-        assert grey_pixels[n, :, i, j].tolist() == [round(0.299 * r + 0.587 * g + 0.114 * b)] * 3
-    assert torch.equal(colored_split.batch(index).bias, grey_split.batch(index).bias)
-    x = grey_split.batch(index).x
+        assert gray_pixels[n, :, i, j].tolist() == [round(0.299 * r + 0.587 * g + 0.114 * b)] * 3
+    assert torch.equal(colored_split.batch(index).bias, gray_split.batch(index).bias)
+    x = gray_split.batch(index).x
     for c, (mean, std) in enumerate(zip((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), strict=True)):
-        torch.testing.assert_close(x[:, c] * std + mean, grey_pixels[:, c] / 255, rtol=0, atol=1e-6)
+        torch.testing.assert_close(x[:, c] * std + mean, gray_pixels[:, c] / 255, rtol=0, atol=1e-6)
 
 
 def test_bias_dilation_extends_labels_into_the_background() -> None:

@@ -97,14 +97,14 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str) -> None:
     assert mismatches == []
 
 
-# --- colour modes ---
+# --- color modes ---
 
 
-def test_grey_one_bit_and_palette_images_become_rgb(tmp_path: Path) -> None:
-    grey = make_gradient(16, 16)[:, :, 0]
-    as_rgb = np.repeat(grey[:, :, None], 3, axis=2)
-    assert are_close(decode(save_image(tmp_path / "l.png", grey), 16, "crop"), as_rgb, 0)
-    one_bit_image = Image.fromarray(grey).point(lambda v: 255 * (v > 127)).convert("1")
+def test_gray_one_bit_and_palette_images_become_rgb(tmp_path: Path) -> None:
+    gray = make_gradient(16, 16)[:, :, 0]
+    as_rgb = np.repeat(gray[:, :, None], 3, axis=2)
+    assert are_close(decode(save_image(tmp_path / "l.png", gray), 16, "crop"), as_rgb, 0)
+    one_bit_image = Image.fromarray(gray).point(lambda v: 255 * (v > 127)).convert("1")
     expected = np.where(as_rgb > 127, 255, 0)
     assert are_close(decode(save_image(tmp_path / "1.png", one_bit_image), 16, "crop"), expected, 0)
     palette_image = Image.fromarray(make_gradient(16, 16)).quantize(256)
@@ -150,8 +150,8 @@ def test_transparent_pixels_are_blended_with_white(tmp_path: Path, alpha: int) -
     expected = (rgb * (alpha / 255) + 255 * (1 - alpha / 255)).round()
     rgba = np.concatenate([rgb, np.full((16, 16, 1), alpha, np.uint8)], axis=2)
     assert are_close(decode(save_image(tmp_path / "rgba.png", rgba), 16, "crop"), expected, 1)
-    grey = Image.fromarray(rgba[:, :, [0, 3]].copy(), "LA")
-    assert are_close(decode(save_image(tmp_path / "la.png", grey), 16, "crop"), expected[:, :, [0, 0, 0]], 1)
+    gray = Image.fromarray(rgba[:, :, [0, 3]].copy(), "LA")
+    assert are_close(decode(save_image(tmp_path / "la.png", gray), 16, "crop"), expected[:, :, [0, 0, 0]], 1)
 
 
 def test_a_transparent_color_of_a_palette_or_of_an_opaque_mode_is_white(tmp_path: Path) -> None:

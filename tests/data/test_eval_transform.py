@@ -62,8 +62,8 @@ def test_uint8_arrays_are_cropped_and_float_arrays_are_only_normalised(tmp_path:
     expected = transform(paths)
     assert torch.equal(transform(pixels), expected)
     assert torch.equal(transform(torch.from_numpy(pixels).permute(0, 3, 1, 2)), expected)
-    grey = pixels[..., :1]
-    assert torch.equal(transform(grey), transform(np.repeat(grey, 3, axis=3)))
+    gray = pixels[..., :1]
+    assert torch.equal(transform(gray), transform(np.repeat(gray, 3, axis=3)))
     floats_01 = torch.rand(2, 3, 12, 12)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected_floats = torch.stack([(floats_01[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
@@ -71,27 +71,27 @@ def test_uint8_arrays_are_cropped_and_float_arrays_are_only_normalised(tmp_path:
     torch.testing.assert_close((floats_01 - transform.mean_and_std()[0]) / transform.mean_and_std()[1], expected_floats)
 
 
-def test_grey_images_have_the_luma_for_files_and_arrays(paths: list[Path]) -> None:
+def test_gray_images_have_the_luma_for_files_and_arrays(paths: list[Path]) -> None:
     options = ImageSettings(size=12, grayscale=True)
     transform = restore_from_json(FileTransform(options))
     colored_pixels = ImageSource(paths, ImageSettings(size=12)).pixels(torch.arange(3)).double()
     luma = (0.299 * colored_pixels[:, 0] + 0.587 * colored_pixels[:, 1] + 0.114 * colored_pixels[:, 2]).add(0.5).floor()
-    grey_pixels = ImageSource(paths, options).pixels(torch.arange(3))
-    assert all(torch.equal(grey_pixels[:, channel].double(), luma) for channel in range(3))
-    assert torch.equal(transform(grey_pixels), transform(paths))
+    gray_pixels = ImageSource(paths, options).pixels(torch.arange(3))
+    assert all(torch.equal(gray_pixels[:, channel].double(), luma) for channel in range(3))
+    assert torch.equal(transform(gray_pixels), transform(paths))
     assert torch.equal(
-        transform(grey_pixels / 255), (grey_pixels / 255 - transform.mean_and_std()[0]) / transform.mean_and_std()[1]
+        transform(gray_pixels / 255), (gray_pixels / 255 - transform.mean_and_std()[0]) / transform.mean_and_std()[1]
     )
     torch.testing.assert_close(transform((colored_pixels / 255).float()), transform(paths), atol=0.02, rtol=0)
     assert "luma" in transform.description
     assert "grayscale" not in FileTransform(ImageSettings(size=12)).settings()
 
 
-@pytest.mark.parametrize("kind", ["uint8 grey", "uint8", "float", "vectors"])
+@pytest.mark.parametrize("kind", ["uint8 gray", "uint8", "float", "vectors"])
 def test_arrays_are_normalised_like_their_data_set(tmp_path: Path, kind: str) -> None:
     rng, n = np.random.default_rng(0), 40
     values = {
-        "uint8 grey": rng.integers(0, 256, (n, 6, 5), dtype=np.uint8),
+        "uint8 gray": rng.integers(0, 256, (n, 6, 5), dtype=np.uint8),
         "uint8": rng.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8),
         "float": rng.random((n, 3, 6, 5)).astype(np.float32),
         "vectors": rng.normal(9, 2, (n, 4)).astype(np.float32),
@@ -100,7 +100,7 @@ def test_arrays_are_normalised_like_their_data_set(tmp_path: Path, kind: str) ->
     data = Arrays(Arrays.Config(path=str(tmp_path / "a.npz")))
     test = data.splits["test"]
     images = values[test.row.numpy()]
-    images = images[..., None] if kind == "uint8 grey" else images
+    images = images[..., None] if kind == "uint8 gray" else images
     expected = test.batch(torch.arange(len(test))).x
     for transform in (data.transform, restore_from_json(data.transform)):
         assert torch.equal(transform(images), expected)
@@ -111,9 +111,9 @@ def test_arrays_are_normalised_like_their_data_set(tmp_path: Path, kind: str) ->
         torch.testing.assert_close(data.transform(test.values / 255), expected)
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> None:
-    data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100, grayscale=grey))
+@pytest.mark.parametrize("gray", [False, True])
+def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, gray: bool) -> None:
+    data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100, grayscale=gray))
     colored_split = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
     pixels = colored_split.pixels(torch.arange(5))
     expected = data.splits["test"].batch(torch.arange(5)).x
@@ -121,7 +121,7 @@ def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> N
     Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "digit.png")
     assert torch.equal(data.transform(tmp_path / "digit.png"), expected[:1])
     assert torch.equal(data.transform(Image.open(tmp_path / "digit.png")), expected[:1])
-    if not grey:
+    if not gray:
         c, row, column = 1, 14, 14
         expected_value = (pixels[0, c, row, column].item() / 255 - PIXEL_MEAN[c]) / PIXEL_STD[c]
         assert expected[0, c, row, column].item() == pytest.approx(expected_value, abs=1e-6)

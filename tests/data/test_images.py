@@ -126,7 +126,7 @@ def test_threads_load_images_for_a_caller_in_inference_mode(tmp_path: Path, seed
         assert torch.equal(threaded_source.pixels(torch.arange(6)), unthreaded_source.pixels(torch.arange(6)))
 
 
-def test_augmented_grey_images_stay_grey(tmp_path: Path) -> None:
+def test_augmented_gray_images_stay_gray(tmp_path: Path) -> None:
     options = ImageSettings(
         **TRAINING_OPTIONS | {"randaugment": 2, "random_colors": 0.0},
         grayscale=True,

@@ -49,7 +49,7 @@ def encode_as_python2(content: Any) -> bytes:
 
 
 def make_arrays(train: int = 120, test: int = 110) -> dict[str, np.ndarray]:
-    """Return images with strokes of one random colour per image, on black."""
+    """Return images with strokes of one random color per image, on black."""
     rng, content = np.random.default_rng(0), {}
     for split, n in (("train", train), ("test", test)):
         strokes = rng.random((n, 28, 28, 1)) < 0.3

@@ -40,7 +40,7 @@ def make_rows() -> list[dict[str, str]]:
 
 @pytest.fixture
 def write_table(tmp_path: Path) -> WriteTable:
-    """A function that writes 60 small grey images and pets.csv; `changes` has new values by row number."""
+    """A function that writes 60 small gray images and pets.csv; `changes` has new values by row number."""
     (tmp_path / "pets").mkdir()
     for k in range(N):
         Image.new("RGB", (4, 4), (4 * k, 4 * k, 4 * k)).save(tmp_path / "pets" / f"{k:02d}.png")
@@ -153,20 +153,20 @@ def test_several_biases_from_bins_and_from_images(write_table: WriteTable) -> No
     assert data.spec.bias_value_names[0].startswith("day, age below 31, brightness below 0.")
 
 
-def test_the_bias_color_is_measured_before_images_become_grey(write_table: WriteTable, tmp_path: Path) -> None:
+def test_the_bias_color_is_measured_before_images_become_gray(write_table: WriteTable, tmp_path: Path) -> None:
     path = write_table()
     for k in range(N):
         Image.new("RGB", (4, 4), ((255, 0, 0), (0, 100, 154))[k % 2]).save(tmp_path / "pets" / f"{k:02d}.png")
     bias = {"from": "color", "edges": [0.3]}
-    colored_table, grey_table = (build_table(path, bias=bias, grayscale=grayscale) for grayscale in (False, True))
-    assert get_cells(colored_table) == get_cells(grey_table)
-    x = grey_table.splits["train"].x(torch.arange(4))
-    assert grey_table.transform is not None
+    colored_table, gray_table = (build_table(path, bias=bias, grayscale=grayscale) for grayscale in (False, True))
+    assert get_cells(colored_table) == get_cells(gray_table)
+    x = gray_table.splits["train"].x(torch.arange(4))
+    assert gray_table.transform is not None
     assert torch.equal(
-        x, grey_table.transform([tmp_path / "pets" / f"{k:02d}.png" for k in grey_table.splits["train"].row[:4]])
+        x, gray_table.transform([tmp_path / "pets" / f"{k:02d}.png" for k in gray_table.splits["train"].row[:4]])
     )
     assert torch.equal(
-        grey_table.splits["test"].pixels(torch.arange(2)).unique(), torch.tensor([76], dtype=torch.uint8)
+        gray_table.splits["test"].pixels(torch.arange(2)).unique(), torch.tensor([76], dtype=torch.uint8)
     )
 
 
@@ -218,8 +218,8 @@ def test_wrong_rows_are_skipped_and_listed(write_table: WriteTable, tmp_path: Pa
     valid_rows = [row for k, row in enumerate(make_rows()) if k not in (1, 2, 5)]
     assert get_cells(data) == {k: (row["label"], row["sky"], row["split"]) for k, row in enumerate(valid_rows)}
     split = data.splits["train"]
-    grey_values = split.pixels(torch.arange(len(split)))[:, 0, 0, 0].tolist()
-    assert grey_values == [4 * int(valid_rows[row]["image"][5:7]) for row in split.row.tolist()]
+    gray_values = split.pixels(torch.arange(len(split)))[:, 0, 0, 0].tolist()
+    assert gray_values == [4 * int(valid_rows[row]["image"][5:7]) for row in split.row.tolist()]
 
 
 @pytest.mark.parametrize(("check", "num_skipped"), [("read", 2), ("exist", 1), ("none", 0)])

@@ -168,7 +168,7 @@ def test_an_export_checked_on_one_image_accepts_several_images(
             torch.testing.assert_close(predict_with_file(kind, path, images[:n]), expected, atol=1e-5, rtol=0)
 
 
-def test_an_export_for_grey_images_accepts_colored_images(
+def test_an_export_for_gray_images_accepts_colored_images(
     tmp_path: Path, raw_config: Callable[..., dict[str, Any]]
 ) -> None:
     rows = ["image,label,bias,split"]

@@ -135,7 +135,7 @@ def test_examples_that_are_not_finite_are_refused_or_skipped(
 
 @pytest.mark.usefixtures("pets")
 def test_the_array_of_the_run_is_the_default(train_on: Callable[..., Path]) -> None:
-    """The run was trained on the array `scan` of grey images (n, H, W)."""
+    """The run was trained on the array `scan` of gray images (n, H, W)."""
     rng, y = np.random.default_rng(0), np.arange(60) % 3
     scans = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez("scans.npz", scan=scans, y=y, bias=y // 2)

@@ -295,7 +295,7 @@ def test_confusion_matrices_are_per_cent_of_the_true_class_side_by_side() -> Non
 
 def test_group_accuracies_leave_an_empty_group_blank() -> None:
     erm, _, bar = figures.group_accuracies(GROUP_ACCURACIES, CLASSES, COLORS).axes
-    assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("colour", "true", "accuracy, %")
+    assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("color", "true", "accuracy, %")
     assert find_texts(erm) == ["100", "0", "25", "50", "50"]
     assert [label.get_text() for label in erm.get_xticklabels()] == COLORS
 
@@ -305,7 +305,7 @@ def test_long_names_of_bias_values_are_the_rows() -> None:
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == JOINT_NAMES
     assert [label.get_text() for label in axes.get_xticklabels()] == PETS
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true", "colour")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true", "color")
     np.testing.assert_allclose(axes.images[0].get_array(), 100 * JOINT_GROUPS.T)
     assert find_texts(axes)[:2] == ["34\n(12)", "69\n(24)"]  # the first cell of the first row is empty
 
@@ -373,7 +373,7 @@ def test_embedding_shows_every_point_twice() -> None:
 
 def test_embedding_draws_each_bias_value_in_another_color() -> None:
     y, bias, colors = np.arange(60) % 3, np.arange(60) % 2, np.array([[1, 0, 0], [0, 0.5, 1]])
-    bias_axes = figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, ["a", "b"], "colour", colors).axes[1]
+    bias_axes = figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, ["a", "b"], "color", colors).axes[1]
     np.testing.assert_allclose([points.get_facecolor()[0, :3] for points in bias_axes.collections], colors)
 
 
@@ -413,7 +413,7 @@ def test_saliency_grid_shows_the_images_above_their_heat_maps() -> None:
     assert len(axes.patches) == 7
 
 
-def test_heat_on_images_is_a_dark_grey_image_without_heat_and_yellow_with_heat() -> None:
+def test_heat_on_images_is_a_dark_gray_image_without_heat_and_yellow_with_heat() -> None:
     image = np.full((1, 3, 2, 2), 200, dtype=np.uint8)
     color_without_heat, color_with_heat = (
         figures.heat_on_images(image, np.full((1, 2, 2), heat))[0, :, 0, 0] for heat in (0, 1)

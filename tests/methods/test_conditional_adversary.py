@@ -85,7 +85,7 @@ def test_finding_the_number_of_channels_of_z_does_not_change_f(make_trainer: Mak
 
 
 def test_h_with_y_as_an_input_learns_the_bias_from_y(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """With constant features, h learns the shares of the colours; with y as an input, the colour of each class."""
+    """With constant features, h learns the shares of the colors; with y as an input, the color of each class."""
     losses = []
     for name in ("conditional_adversary", "lntl"):
         method: Any = make_trainer({"method": name}).method

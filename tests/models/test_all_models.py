@@ -11,10 +11,10 @@ from lntl.models import load_model
 from lntl.types import DataSpec, Networks
 
 COLORED_SPEC = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"), 100)
-GREY_SPEC = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"), 100)
+GRAY_SPEC = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"), 100)
 ONE_LABEL_SPEC = DataSpec((3, 28, 28), 10, 6, (), tuple("0123456789"), tuple("abcdef"), 100)
 TWO_LABELS_SPEC = DataSpec((3, 28, 28), 4, 5, (2,), tuple("abcd"), tuple("uvwxy"), 100)
-MAP_SPECS = [pytest.param(COLORED_SPEC, id="colored"), pytest.param(GREY_SPEC, id="grey")]
+MAP_SPECS = [pytest.param(COLORED_SPEC, id="colored"), pytest.param(GRAY_SPEC, id="gray")]
 LABEL_SPECS = [pytest.param(ONE_LABEL_SPEC, id="one_label"), pytest.param(TWO_LABELS_SPEC, id="two_labels")]
 VARIANTS = {
     "torchvision": "torchvision arch=shufflenet_v2_x0_5 split=stage2",
@@ -36,7 +36,7 @@ def build_networks(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -
 def test_shapes_follow_from_the_data(model: str) -> None:
     layouts = {
         COLORED_SPEC: torch.channels_last,
-        GREY_SPEC: torch.contiguous_format,
+        GRAY_SPEC: torch.contiguous_format,
         ONE_LABEL_SPEC: torch.channels_last,
     }
     for spec, layout in (layouts | {TWO_LABELS_SPEC: torch.contiguous_format}).items():

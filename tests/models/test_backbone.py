@@ -13,7 +13,7 @@ from lntl.models.backbone import Backbone
 from lntl.types import DataSpec
 
 SPEC = DataSpec((3, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
-GREY_SPEC = DataSpec((1, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
+GRAY_SPEC = DataSpec((1, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
 SPEC_30_PIXELS = DataSpec((3, 30, 30), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
 VECTOR_SPEC = DataSpec((12,), 4, 5, (2,), tuple("abcd"), tuple("uvwxy"), 100)
 
@@ -38,7 +38,7 @@ def build_networks(
     ],
 )
 def test_first_and_last_layer_fit_the_data(name: str, split: str) -> None:
-    networks = build_networks(name, split, GREY_SPEC)
+    networks = build_networks(name, split, GRAY_SPEC)
     z = networks.f(torch.randn(3, 1, 32, 32))
     assert z.shape[1] == networks.num_features
     assert networks.g(z).shape == (3, 4)

@@ -20,20 +20,20 @@ from lntl.probing.image_shift import DIRECTIONS, STEPS, measure, select_directio
 from lntl.reporting.verdict import shift_sentence
 from lntl.runs.formats import Estimate, ImageShift, ShiftCurve, ShiftStep
 
-GREY_IMAGES = torch.randint(80, 170, (4, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+GRAY_IMAGES = torch.randint(80, 170, (4, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_shift_changes_its_measure_by_the_same_amount_and_no_other_measure(direction: str) -> None:
     for shift in (-0.2, 0.1):
-        shifted_images = (255 * shift_pixels(GREY_IMAGES, direction, shift)).round().to(torch.uint8)
-        change = measure(shifted_images, direction) - measure(GREY_IMAGES, direction)
+        shifted_images = (255 * shift_pixels(GRAY_IMAGES, direction, shift)).round().to(torch.uint8)
+        change = measure(shifted_images, direction) - measure(GRAY_IMAGES, direction)
         torch.testing.assert_close(change, torch.full((4,), shift, dtype=torch.float64), atol=0.004, rtol=0)
         if direction != "brightness":
-            mean = shifted_images.double().mean(dim=(1, 2, 3)) - GREY_IMAGES.double().mean(dim=(1, 2, 3))
+            mean = shifted_images.double().mean(dim=(1, 2, 3)) - GRAY_IMAGES.double().mean(dim=(1, 2, 3))
             torch.testing.assert_close(mean / 255, torch.zeros(4, dtype=torch.float64), atol=0.004, rtol=0)
-    torch.testing.assert_close(shift_pixels(GREY_IMAGES, direction, 0.0), GREY_IMAGES / 255)
-    torch.testing.assert_close(measure(GREY_IMAGES, "brightness")[:, None], brightness(GREY_IMAGES))
+    torch.testing.assert_close(shift_pixels(GRAY_IMAGES, direction, 0.0), GRAY_IMAGES / 255)
+    torch.testing.assert_close(measure(GRAY_IMAGES, "brightness")[:, None], brightness(GRAY_IMAGES))
 
 
 def test_values_beyond_black_and_white_are_clipped() -> None:
@@ -43,8 +43,8 @@ def test_values_beyond_black_and_white_are_clipped() -> None:
 
 def test_a_shift_of_0_gives_the_images_of_evaluation() -> None:
     transform = FileTransform(ImageSettings(size=6))
-    expected = transform(GREY_IMAGES.permute(0, 2, 3, 1).numpy())
-    torch.testing.assert_close(transform(shift_pixels(GREY_IMAGES, "brightness", 0.0)), expected, atol=1e-6, rtol=1e-5)
+    expected = transform(GRAY_IMAGES.permute(0, 2, 3, 1).numpy())
+    torch.testing.assert_close(transform(shift_pixels(GRAY_IMAGES, "brightness", 0.0)), expected, atol=1e-6, rtol=1e-5)
 
 
 def make_settings(*biases: dict[str, object]) -> Table.Config:

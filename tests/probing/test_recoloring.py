@@ -1,4 +1,4 @@
-"""Recolouring: flips and changes equal slow loops, intervals equal those of SciPy."""
+"""Recoloring: flips and changes equal slow loops, intervals equal those of SciPy."""
 
 import pytest
 import torch

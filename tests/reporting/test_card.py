@@ -52,7 +52,7 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
         "A processor, 2 of 2 cores",
         "Training took 5.3\u202fmin",
         f'lntl.load("{run}")',
-        "Any bias other than the colour.",
+        "Any bias other than the color.",
     ):
         assert phrase in text
     assert "None" not in text
@@ -142,7 +142,7 @@ def test_the_effect_of_brightness_is_on_the_card_and_the_page(run: Path) -> None
     assert "Whether predictions change" not in text
     assert not re.search(r"\n\n\n", text)
     page = write_report([run], run / "report").read_text(encoding="utf-8")
-    assert "these images cannot be given another colour" in page
+    assert "these images cannot be given another color" in page
     labels = re.findall(r'role="img" aria-label="([^"]*)"', page)
     assert any(label.startswith("Predictions that change with the brightness: 20.0\u202f% at -0.2") for label in labels)
     assert "4 test images with changed brightness, and the predictions." in labels

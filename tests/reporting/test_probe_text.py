@@ -23,7 +23,7 @@ def make_probe(leakage: float = 0.9, h: float | None = 0.2, **changes: Any) -> P
     content = {
         "epoch": 3,
         "n_train": 5000,
-        "bias": "nearest mean colour",
+        "bias": "nearest mean color",
         "n_test": 5000,
         "seeds": [0, 1, 2],
         "chance": {"majority": 0.12, "permutation": 0.1},
@@ -88,7 +88,7 @@ def test_the_sentence_fits_the_numbers(leakage: float, h: float | None, start: s
     (sentence,) = get_sentences(make_probe(leakage, h, probes=probes))
     assert sentence.startswith(start)
     assert h_phrase in sentence
-    assert f"(conv at f) predicts the nearest mean colour for {leakage:.1%} of unseen images" in sentence
+    assert f"(conv at f) predicts the nearest mean color for {leakage:.1%} of unseen images" in sentence
     assert "(chance 12.0%; plain training: 98.0%)" in sentence
 
 
@@ -117,7 +117,7 @@ def test_recoloring_and_warnings_give_a_sentence_each() -> None:
     }
     _, flips, note = get_sentences(make_probe(warnings=["no test image of class 3"]), recoloring)
     assert flips == (
-        "The prediction changes for 25.0% of 10000 test images if they are shown in all 2 colours (95 % interval "
+        "The prediction changes for 25.0% of 10000 test images if they are shown in all 2 colors (95 % interval "
         "24.0% to 26.0%; plain training: 97.0%); the mean change of the probabilities is 0.125 (0.115 to 0.135; plain "
         "training: 0.500)."
     )

@@ -147,7 +147,7 @@ def test_the_page_has_all_figures_and_no_missing_part(single_report: Path) -> No
 def test_the_page_starts_with_the_answer(single_report: Path) -> None:
     _, page, report, markdown = read_report(single_report)
     run = report["runs"][0]
-    assert run["question"] == "Did the network unlearn the colour?"
+    assert run["question"] == "Did the network unlearn the color?"
     assert run["verdict"]["word"] == "Partly"
     for text in (run["question"], run["verdict"]["text"], *(answer["text"] for answer in run["answers"])):
         sentence = " ".join(text.split())
@@ -328,11 +328,11 @@ def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(synthet
     _, _, report, _ = read_report(write_report([run], tmp_path / "out").parent)
     answer = report["runs"][0]["answers"][0]
     assert answer["short"] == "Yes"
-    assert answer["text"].startswith("The test accuracy with equal weight for each group of class and colour is 75.0")
+    assert answer["text"].startswith("The test accuracy with equal weight for each group of class and color is 75.0")
 
 
 @pytest.mark.usefixtures("skip_figures")
-@pytest.mark.parametrize(("name", "expected"), [("probe", "the probe"), ("recoloring", "the recolouring")])
+@pytest.mark.parametrize(("name", "expected"), [("probe", "the probe"), ("recoloring", "the recoloring")])
 def test_a_measurement_of_another_epoch_gives_a_warning(
     synthetic_runs: Path, tmp_path: Path, name: str, expected: str
 ) -> None:
@@ -387,7 +387,7 @@ def test_names_from_the_run_are_escaped(synthetic_runs: Path, tmp_path: Path) ->
         content = json.loads(path.read_text())
         text = json.dumps(content).replace('"crimson"', json.dumps(f"crimson \t{SPECIAL_NAME}\n"))
         path.write_text(
-            text.replace('"nearest mean colour"', json.dumps(f"hue {SPECIAL_NAME}\n")).replace(
+            text.replace('"nearest mean color"', json.dumps(f"hue {SPECIAL_NAME}\n")).replace(
                 '"7"', json.dumps(SPECIAL_NAME)
             )
         )
@@ -489,10 +489,10 @@ def test_metrics_over_groups_show_the_number_of_groups(synthetic_runs: Path, tmp
     run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     cells = {"cells": 99, "all_cells": 100}
     change_evaluation(run, lambda content: content["metrics"]["unbiased_accuracy"].update(cells))
-    worst_group = cells | {"lowest": "digit=7, colour=3, 12 images"}
+    worst_group = cells | {"lowest": "digit=7, color=3, 12 images"}
     change_evaluation(run, lambda content: content["metrics"]["worst_group_accuracy"].update(worst_group))
     _, page, report, markdown = read_report(write_report([run], tmp_path / "out").parent)
-    text = "99 of 100 groups have images, lowest: digit=7, colour=3, 12 images"
+    text = "99 of 100 groups have images, lowest: digit=7, color=3, 12 images"
     assert report["runs"][0]["key_numbers"][3]["meaning"].endswith(text)
     card = write_card(run).read_text(encoding="utf-8")
     for content in (page.text, markdown, card):
@@ -542,7 +542,7 @@ def test_the_report_of_a_run_without_bias_labels_suggests_no_probe(synthetic_run
     assert "lntl probe" not in markdown
     assert not {"probe", "embedding", "recoloring", "strip"} & report["runs"][0]["missing"].keys()
     assert "Not available: no test image has a bias label." in page.text
-    assert "Only the colour changes" not in page.text
+    assert "Only the color changes" not in page.text
     assert "no test image has a bias label" in write_card(run).read_text(encoding="utf-8")
 
 

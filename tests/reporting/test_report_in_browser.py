@@ -129,7 +129,7 @@ def test_the_answer_is_visible_without_scrolling(visit: Visit) -> None:
 
 def test_a_click_sorts_a_column_and_a_second_click_reverses_it(visit: Visit) -> None:
     page = visit("single")
-    table = page.locator("table", has=page.locator("caption", has_text="Accuracy by colour"))
+    table = page.locator("table", has=page.locator("caption", has_text="Accuracy by color"))
     shares = table.locator("tbody td:nth-child(3)")
 
     def read_values() -> list[float]:
@@ -144,7 +144,7 @@ def test_a_click_sorts_a_column_and_a_second_click_reverses_it(visit: Visit) -> 
     header.get_by_role("button").click()
     assert read_values() == sorted(original_values, reverse=True)
     assert header.get_attribute("aria-sort") == "descending"
-    table.get_by_role("button", name="colour").click()
+    table.get_by_role("button", name="color").click()
     names = table.locator("tbody th").all_inner_texts()
     assert names == sorted(names)
     assert header.get_attribute("aria-sort") == "none"

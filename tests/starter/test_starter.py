@@ -62,8 +62,8 @@ def test_shapes_differ_by_their_area(project: Path) -> None:
     """With equal radius, circle, square and triangle have the areas pi, 2 and 3 sqrt(3) / 4."""
     areas: dict[str, list[float]] = {shape: [] for shape in SHAPES}
     for row in read_rows(project):
-        grey = np.asarray(Image.open(project / "data" / row["image"]).convert("L"), dtype=float)
-        areas[row["shape"]].append(float((np.abs(grey - grey[:3, :3].mean()) > 40).mean()))
+        gray = np.asarray(Image.open(project / "data" / row["image"]).convert("L"), dtype=float)
+        areas[row["shape"]].append(float((np.abs(gray - gray[:3, :3].mean()) > 40).mean()))
     means = [np.mean(areas[shape]) for shape in SHAPES]
     np.testing.assert_allclose(means / means[0], [1, 2 / np.pi, 3 * 3**0.5 / 4 / np.pi], atol=0.08)
 

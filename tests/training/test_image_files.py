@@ -22,7 +22,7 @@ PHASES = [{"method": "erm", "epochs": 2}, "lntl"]
 
 @dataclass(frozen=True)
 class DigitFiles(Split):
-    """The labels of coloured digits, and their pixels from files."""
+    """The labels of colored digits, and their pixels from files."""
 
     labels: ColoredDigits
     source: ImageSource

@@ -44,7 +44,7 @@ MAX_LISTED_SETS = 20  # largest length of the lists of sets of equal examples an
 MAX_DRAWN_PAIRS = 8  # largest number of pairs of similar images that are drawn
 SIMILAR_MEANING = (
     f"at most {fingerprints.MAX_DIFFERENT_BITS} of 64 bits of a perceptual hash differ, and the correlation of "
-    f"the grey thumbnails is at least {fingerprints.MIN_CORRELATION}"
+    f"the gray thumbnails is at least {fingerprints.MIN_CORRELATION}"
 )
 BRIGHTNESS_BINS = 10  # bins of equal counts for the brightness of training images
 
@@ -225,7 +225,7 @@ def _count_cells(table: Table, occurring_cells: Ints, names: CellNames) -> CellC
 def _brightness_accuracy(examples: Examples, crop: slice) -> float | None:
     """Return the accuracy on training images of the best rule from brightness to class; None without images.
 
-    crop: Rows and columns of the grey thumbnails in which brightness is measured.
+    crop: Rows and columns of the gray thumbnails in which brightness is measured.
     """
     opened_examples = examples.opened_examples
     if opened_examples is None or opened_examples.prints.thumb is None:

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
-HASH_IMAGE_SIDE, LOW_FREQUENCIES = 32, 8  # side lengths of the grey image that is hashed, and of its low frequencies
+HASH_IMAGE_SIDE, LOW_FREQUENCIES = 32, 8  # side lengths of the gray image that is hashed, and of its low frequencies
 THUMB_SIDE = 16  # side length of the thumbnail
 MAX_DIFFERENT_BITS = 3  # of the 64 bits of the hashes of similar images
 NUM_PARTS = 6  # parts of a hash; similar images have at least NUM_PARTS - MAX_DIFFERENT_BITS equal parts
@@ -34,7 +34,7 @@ class Fingerprints:
     Attributes:
         digest: Hash of all bytes, (n,).
         phash: Perceptual hash of each image, (n,); None for vectors.
-        thumb: Grey thumbnail of each image, (n, THUMB_SIDE^2) uint8; None for vectors.
+        thumb: Gray thumbnail of each image, (n, THUMB_SIDE^2) uint8; None for vectors.
         color: Mean red, green and blue of each image, (n, 3) in [0, 255]; None for vectors.
     """
 
@@ -57,19 +57,19 @@ def vector_fingerprints(x: Tensor) -> Fingerprints:
 def image_fingerprints(pixels: Tensor) -> Fingerprints:
     """Return the fingerprints of images (N, 3, H, W) uint8.
 
-    phash has a bit for each of the 8 x 8 lowest frequencies (DCT-II) of the grey image: is its coefficient above the
+    phash has a bit for each of the 8 x 8 lowest frequencies (DCT-II) of the gray image: is its coefficient above the
     median of the coefficients? The median does not include the constant frequency.
 
     Source: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """
-    grey = torch.einsum("nchw,c->nhw", pixels.float(), torch.tensor(LUMA))[:, None]
-    hash_image = adaptive_avg_pool2d(grey, HASH_IMAGE_SIDE)[:, 0].double()
+    gray = torch.einsum("nchw,c->nhw", pixels.float(), torch.tensor(LUMA))[:, None]
+    hash_image = adaptive_avg_pool2d(gray, HASH_IMAGE_SIDE)[:, 0].double()
     k, position = torch.arange(LOW_FREQUENCIES, dtype=torch.float64), torch.arange(HASH_IMAGE_SIDE, dtype=torch.float64)
     cosines = torch.cos(math.pi / HASH_IMAGE_SIDE * (position + 0.5) * k[:, None])  # (LOW_FREQUENCIES, HASH_IMAGE_SIDE)
     frequencies = (cosines @ hash_image @ cosines.T).flatten(1)
     is_above_median = frequencies > frequencies[:, 1:].median(dim=1, keepdim=True).values
     phash = np.packbits(is_above_median.numpy(), axis=1).view(np.uint64)[:, 0]
-    thumb = adaptive_avg_pool2d(grey, THUMB_SIDE).round().to(torch.uint8).flatten(1)
+    thumb = adaptive_avg_pool2d(gray, THUMB_SIDE).round().to(torch.uint8).flatten(1)
     return Fingerprints(_digests(pixels), phash, thumb.numpy(), pixels.float().mean(dim=(2, 3)).numpy())
 
 

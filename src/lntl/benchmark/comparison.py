@@ -32,13 +32,13 @@ from lntl.text import one_line, without_formula
 
 COLOR_VAR = "data.color_var"
 MAX_NUMBER = 1e100  # largest number on an axis; larger ones, infinity and NaN are shown as texts
-KEY_LABELS = {COLOR_VAR: "colour variance σ²"}
+KEY_LABELS = {COLOR_VAR: "color variance σ²"}
 SPLIT_LABELS = {"test": "test set", "val": "validation set"}
 UNRANKED_METRICS = ("bias_accuracy",)  # neither high nor low values are better
 _LATEX_ESCAPES = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 _LATEX_ESCAPES |= {"²": "$^2$", "±": r"$\pm$"} | {c: rf"\{c}" for c in "&%$#_{}"}
-_LINE_STYLES = ("-", "--", ":")  # when all colours of the palette are used, they repeat with the next style
-_PUBLISHED_MARKERS = "x+s*P1"  # markers of published rows, in grey
+_LINE_STYLES = ("-", "--", ":")  # when all colors of the palette are used, they repeat with the next style
+_PUBLISHED_MARKERS = "x+s*P1"  # markers of published rows, in gray
 
 
 Column = str | int | float | bool | None  # a value of the grid
@@ -171,7 +171,7 @@ def _latest_runs(lines: Iterable[ResultLine]) -> list[BenchmarkRun]:
 
 
 def _column_key(overrides: list[dict[str, Any]], by: str | None) -> str | None:
-    """Return the key whose values are the columns: `by`, the colour variance, or the only key that all runs set."""
+    """Return the key whose values are the columns: `by`, the color variance, or the only key that all runs set."""
     keys = list(dict.fromkeys(key for values in overrides for key in values))
     if by is not None and by not in keys:
         raise UserError(f"--by {by}: no run sets it{did_you_mean(by, keys) if keys else ''}")

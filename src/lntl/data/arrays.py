@@ -43,7 +43,7 @@ class ImageArraySplit(ArraySplit, ImageSplit):
     """A split of images (n, C, H, W): uint8, or float in [0, 1]."""
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Return the images at `index` as uint8 (N, 3, H, W); grey images get three equal channels."""
+        """Return the images at `index` as uint8 (N, 3, H, W); gray images get three equal channels."""
         return _to_pixels(self.values[index.to(self.values.device)])
 
 

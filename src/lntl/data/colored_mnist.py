@@ -1,4 +1,4 @@
-"""Colored MNIST: the colour of a digit predicts its label in training, but not in the test set (Kim et al., 2019)."""
+"""Colored MNIST: the color of a digit predicts its label in training, but not in the test set (Kim et al., 2019)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from lntl.types import IGNORE, Batch, Dataset, DataSpec
 
 __all__ = ["ColoredMNIST"]
 
-# Mean colour (R, G, B) of the digits 0 to 9. Source: pixels of the authors' files.
+# Mean color (R, G, B) of the digits 0 to 9. Source: pixels of the authors' files.
 COLORS = {
     "crimson": (220, 20, 60),
     "teal": (0, 128, 128),
@@ -40,13 +40,13 @@ COLORS = {
 MEANS = np.array(list(COLORS.values()), dtype=np.float64)  # 10 x 3, on the 0..255 scale
 # Input normalisation per channel, on the [0, 1] scale. Source: the authors' code.
 PIXEL_MEAN, PIXEL_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-STROKE_THRESHOLD = 128  # MNIST pixels above this grey value belong to the stroke; source: the authors' files
+STROKE_THRESHOLD = 128  # MNIST pixels above this gray value belong to the stroke; source: the authors' files
 BINS, BIN_WIDTH, MAP_SIDE = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 positions; source: the authors' code
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColoredDigits(DigitSplit):
-    """Images as strokes (n, 28, 28) and colours (n, 3), uint8; batches are rendered on the device of the tensors.
+    """Images as strokes (n, 28, 28) and colors (n, 3), uint8; batches are rendered on the device of the tensors.
 
     With the official files, `images` (n, 28, 28, 3) uint8 contains the pixels, and batches are taken from it.
     """
@@ -58,12 +58,12 @@ class ColoredDigits(DigitSplit):
     bias_dilation: int = 0  # distance in cells of the map up to which background cells get the label of the stroke
 
     def recolored(self, value: int) -> "ColoredDigits":
-        """Return the same digits, all in the mean colour of index `value`, without jitter."""
+        """Return the same digits, all in the mean color of index `value`, without jitter."""
         return _with_colors(self, torch.from_numpy(MEANS[value]).to(torch.uint8).expand(len(self), 3))
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, 28, 28); with `grayscale`, the three channels are equal."""
-        return _to_grey(self._in_color(index)) if self.grayscale else self._in_color(index)
+        return _to_gray(self._in_color(index)) if self.grayscale else self._in_color(index)
 
     def _in_color(self, index: Tensor) -> Tensor:
         if self.images is not None:
@@ -72,9 +72,9 @@ class ColoredDigits(DigitSplit):
         return rendered
 
     def batch(self, index: Tensor) -> Batch:
-        """Return the images at `index`, normalised, with their labels and 14 x 14 map of colour bins."""
+        """Return the images at `index`, normalised, with their labels and 14 x 14 map of color bins."""
         color_pixels = self._in_color(index)
-        pixels = _to_grey(color_pixels) if self.grayscale else color_pixels
+        pixels = _to_gray(color_pixels) if self.grayscale else color_pixels
         mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1)
         return Batch(
@@ -87,7 +87,7 @@ class ColoredDigits(DigitSplit):
         )
 
     def _bias(self, pixels: Tensor, color: Tensor) -> Tensor:
-        """Return the map of bias bins; cells near a stroke (`bias_dilation`) get the bins of the image's colour."""
+        """Return the map of bias bins; cells near a stroke (`bias_dilation`) get the bins of the image's color."""
         subsampled = pixels[:, :, 1::2, 1::2]  # nearest-neighbour resizing from 28 to 14 takes pixels 1, 3, 5, ...
         bins = torch.where(subsampled > 0, (subsampled // BIN_WIDTH).long(), IGNORE)
         if not self.bias_dilation:
@@ -98,16 +98,16 @@ class ColoredDigits(DigitSplit):
         return torch.where(near_stroke & (bins == IGNORE), color_bins, bins)
 
 
-def _to_grey(pixels: Tensor) -> Tensor:
+def _to_gray(pixels: Tensor) -> Tensor:
     """Return the luma of uint8 pixels (N, 3, H, W) in three equal channels."""
     return luma(pixels).expand_as(pixels)
 
 
 def draw_colors(variance: float, means: Tensor, seed: int) -> Tensor:
-    """Return one colour per image, uint8 (n, 3): each channel is drawn from N(mean, variance) on the [0, 1] scale.
+    """Return one color per image, uint8 (n, 3): each channel is drawn from N(mean, variance) on the [0, 1] scale.
 
     The normal distribution is truncated (drawn through its inverse distribution function), so no channel is 0 or 255
-    after rounding. Colour i depends only on `seed`, i and its mean. means: (n, 3) float64 on the 0..255 scale.
+    after rounding. Color i depends only on `seed`, i and its mean. means: (n, 3) float64 on the 0..255 scale.
     """
     u = torch.from_numpy(np.random.Generator(np.random.Philox(seed)).random(means.shape))
     sigma = 255 * math.sqrt(variance)
@@ -117,14 +117,14 @@ def draw_colors(variance: float, means: Tensor, seed: int) -> Tensor:
 
 
 def nearest_mean(color: Tensor) -> Tensor:
-    """Return the index of the mean colour nearest to each colour (n, 3)."""
+    """Return the index of the mean color nearest to each color (n, 3)."""
     return torch.cdist(color.double(), torch.from_numpy(MEANS)).argmin(dim=1)
 
 
 class ColoredMNIST(Dataset):
-    """The paper's protocol: training digits have the mean colour of their class, test digits a random one."""
+    """The paper's protocol: training digits have the mean color of their class, test digits a random one."""
 
-    bias_kind = "nearest mean colour"  # meaning of the bias value of a group
+    bias_kind = "nearest mean color"  # meaning of the bias value of a group
 
     class Config(Settings):
         """Settings of `data`."""
@@ -139,19 +139,19 @@ class ColoredMNIST(Dataset):
             0.030,
             ge=1e-6,
             le=1,
-            description="Variance sigma^2 of the colour jitter on the [0, 1] scale; the paper uses 0.020 to 0.050.",
+            description="Variance sigma^2 of the color jitter on the [0, 1] scale; the paper uses 0.020 to 0.050.",
         )
         val_split_ratio: float = Field(
             0.1, gt=0, lt=1, description="Share of the training images that is held out as val."
         )
         val_coloring: Literal["biased", "random"] = Field(
             "random",
-            description="Colours of val: `biased` as in training, or `random` as in the test set (an unbiased "
+            description="Colors of val: `biased` as in training, or `random` as in the test set (an unbiased "
             "validation set from training digits).",
         )
         grayscale: bool = Field(
             False,
-            description='Grey images in training and test, the paper\'s "Gray"; bias labels stay those of the colour.',
+            description='Gray images in training and test, the paper\'s "Gray"; bias labels stay those of the color.',
         )
         bias_dilation: int = Field(
             0,
@@ -162,7 +162,7 @@ class ColoredMNIST(Dataset):
         )
         rotation: Rotation = 0.0
         random_colors: RandomColors = 0.0
-        seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colours and of the train/val split.")
+        seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colors and of the train/val split.")
         max_images: int | None = Field(
             None,
             ge=100,
@@ -201,7 +201,7 @@ class ColoredMNIST(Dataset):
             for name, split in splits.items()
         }
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-        self.transform = ArrayTransform((3, 28, 28), mean, std, white=1, grey=config.grayscale)
+        self.transform = ArrayTransform((3, 28, 28), mean, std, white=1, gray=config.grayscale)
         spec = DataSpec(
             num_rows=len(train),
             input_shape=(3, 28, 28),
@@ -210,7 +210,7 @@ class ColoredMNIST(Dataset):
             bias_shape=(3, MAP_SIDE, MAP_SIDE),
             class_names=CLASSES,
             bias_value_names=tuple(COLORS),
-            aligned=tuple(range(len(COLORS))),  # digit k has colour k
+            aligned=tuple(range(len(COLORS))),  # digit k has color k
         )
         self.splits, self.spec = select_bias(final_splits, spec, config.bias)
 
@@ -224,7 +224,7 @@ class ColoredMNIST(Dataset):
         return _with_colors(train, color), self._recolor(test, derive(self.config.seed, "test"))
 
     def _recolor(self, split: ColoredDigits, seed: int) -> ColoredDigits:
-        """Give each image a mean colour drawn at random from the ten, with the same jitter."""
+        """Give each image a mean color drawn at random from the ten, with the same jitter."""
         mean_index = np.random.Generator(np.random.Philox(derive(seed, "means"))).integers(0, len(MEANS), len(split))
         return _with_colors(split, draw_colors(self.config.color_var, torch.from_numpy(MEANS[mean_index]), seed))
 

@@ -179,21 +179,21 @@ class EvalTransform(InputTransform):
     Attributes:
         shape: Shape of one x.
         description: What happens to an image, for users.
-        grey: Whether x has the luma in all channels.
+        gray: Whether x has the luma in all channels.
     """
 
     shape: tuple[int, ...]
     description: str
-    grey: bool = False
+    gray: bool = False
 
     def forward(self, images: ImageInput) -> Tensor:
         """Return x of all images, float32 (N, C, H, W), or of all vectors, (N, D)."""
         source = self.source(images)
         return source.load(torch.arange(len(source)))
 
-    def _grey(self, values: Tensor) -> Tensor:
-        """Return float images (N, C, H, W), as luma if `grey`."""
-        return transforms.float_luma(values) if self.grey and values.shape[1] == 3 else values
+    def _gray(self, values: Tensor) -> Tensor:
+        """Return float images (N, C, H, W), as luma if `gray`."""
+        return transforms.float_luma(values) if self.gray and values.shape[1] == 3 else values
 
     @abstractmethod
     def source(self, images: ImageInput) -> Source:
@@ -210,7 +210,7 @@ class FileTransform(EvalTransform):
     def __init__(self, settings: ImageSettings) -> None:
         super().__init__()
         self.image_settings = settings
-        self.shape, self.grey = (3, settings.size, settings.size), settings.grayscale
+        self.shape, self.gray = (3, settings.size, settings.size), settings.grayscale
         fits = {"crop": "its middle square", "stretch": "squeezed to a square", "pad": "on a black square"}
         crop_note = (
             "" if settings.stored_side == settings.size else f", of which the middle {settings.size} x {settings.size}"
@@ -219,7 +219,7 @@ class FileTransform(EvalTransform):
             f"RGB, upright according to its EXIF data, white where it is transparent; {fits[settings.fit]}, resized "
             f"(bilinear, with antialiasing) to {settings.stored_side} x {settings.stored_side}{crop_note}"
         )
-        if self.grey:
+        if self.gray:
             self.description += _LUMA_NOTE
         if settings.white is not None:
             self.description += f"; in images with more than 8 bits, 0 is black and {settings.white} is white"
@@ -231,7 +231,7 @@ class FileTransform(EvalTransform):
         array = parse_images(images, self.shape)
         if isinstance(array, Tensor) and array.is_floating_point():
             mean, std = self.mean_and_std()
-            return Values(array, lambda values: self._grey(values).sub(mean).div_(std))
+            return Values(array, lambda values: self._gray(values).sub(mean).div_(std))
         if isinstance(array, list) and isinstance(array[0], Path):
             return ImageSource(array, self.image_settings, warn=True)
         side, fit, white = self.image_settings.stored_side, self.image_settings.fit, self.image_settings.white
@@ -244,7 +244,7 @@ class FileTransform(EvalTransform):
 
     def _normalise_squares(self, squares: Tensor) -> Tensor:
         pixels = transforms.center_crop(squares, self.image_settings.size)
-        if self.grey:
+        if self.gray:
             pixels = transforms.luma(pixels).expand(-1, 3, -1, -1)
         out = transforms.empty_images(len(squares), self.image_settings.size, np.float32)
         transforms.normalise(pixels, self.image_settings, out)
@@ -258,7 +258,7 @@ class FileTransform(EvalTransform):
     def settings(self) -> dict[str, Any]:
         """Return the settings that evaluation depends on."""
         white = {} if self.image_settings.white is None else {"white": self.image_settings.white}
-        grayscale = {"grayscale": True} if self.grey else {}
+        grayscale = {"grayscale": True} if self.gray else {}
         return self.image_settings.model_dump(include=_STORED_SETTINGS) | grayscale | white
 
 
@@ -271,18 +271,18 @@ class ArrayTransform(EvalTransform):
             would lose digits of the values.
         std: Standard deviation, like `mean`.
         white: Value of white, 255 or 1; None if the values are not images: only float arrays of `shape` are accepted.
-        grey: Whether x has the luma in all channels.
+        gray: Whether x has the luma in all channels.
     """
 
     def __init__(
-        self, shape: Sequence[int], mean: Tensor, std: Tensor, white: int | None = None, grey: bool = False
+        self, shape: Sequence[int], mean: Tensor, std: Tensor, white: int | None = None, gray: bool = False
     ) -> None:
         super().__init__()
-        self.shape, self.white, self.grey = tuple(shape), white, grey
+        self.shape, self.white, self.gray = tuple(shape), white, gray
         self.mean, self.std = mean, std
         size = " x ".join(map(str, self.shape[1:]))
         self.description = (
-            f"images of {size}, not resized{_LUMA_NOTE if grey else ''}" if white else f"values of shape {self.shape}"
+            f"images of {size}, not resized{_LUMA_NOTE if gray else ''}" if white else f"values of shape {self.shape}"
         )
 
     def source(self, images: ImageInput) -> Source:
@@ -296,7 +296,7 @@ class ArrayTransform(EvalTransform):
             on_bright = DepthWarnings(None)
             return LazyImages(len(array), lambda i: self._read_pixels(array[i], i, on_bright), self._normalise_pixels)
         if array.is_floating_point():
-            return Values(array, lambda values: self._normalise(self._grey(values) * float(self.white or 1)))
+            return Values(array, lambda values: self._normalise(self._gray(values) * float(self.white or 1)))
         if array.shape[2:] != self.shape[1:]:
             raise UserError(shape_error(array, self.shape))
         return Values(array, self._normalise_pixels)
@@ -312,7 +312,7 @@ class ArrayTransform(EvalTransform):
     def _normalise_pixels(self, pixels: Tensor) -> Tensor:
         """Return x of images (N, 1 or 3, H, W) uint8, equal to that of `ColoredMNIST` and `Arrays`."""
         channels = self.shape[0]
-        if (self.grey or channels == 1) and pixels.shape[1] == 3:
+        if (self.gray or channels == 1) and pixels.shape[1] == 3:
             pixels = transforms.luma(pixels)
         return self._normalise(pixels.expand(-1, channels, -1, -1).float().div_(255 / float(self.white or 1)))
 
@@ -330,7 +330,7 @@ class ArrayTransform(EvalTransform):
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
             "white": self.white,
-            "grey": self.grey,
+            "grey": self.gray,  # the spelling of earlier checkpoints and exports
         }
         return values | ({"double": True} if self.mean.dtype == torch.float64 else {})
 

@@ -85,7 +85,7 @@ class ImageSettings(Settings):
         IMAGENET, description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
     )
     grayscale: bool = Field(
-        False, description="Use grey images in training and evaluation: the luma in all three channels."
+        False, description="Use gray images in training and evaluation: the luma in all three channels."
     )
     white: int | None = Field(
         None,

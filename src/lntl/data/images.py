@@ -162,7 +162,7 @@ class ImageSource:
         return out.permute(0, 3, 1, 2)
 
     def in_color(self) -> "ImageSource":
-        """Return the images in colour, even if the network gets grey images."""
+        """Return the images in color, even if the network gets gray images."""
         if not self.settings.grayscale:
             return self
         return ImageSource(self.paths, self.settings.model_copy(update={"grayscale": False}))
@@ -180,7 +180,7 @@ class ImageSource:
         return out.permute(0, 3, 1, 2)
 
     def _load_squares(self, index: Tensor) -> Tensor:
-        """Return the stored squares (N, 3, S, S) uint8, channels last in memory, grey if `settings.grayscale`."""
+        """Return the stored squares (N, 3, S, S) uint8, channels last in memory, gray if `settings.grayscale`."""
         squares = transforms.empty_images(len(index), self.settings.stored_side, np.uint8)
         for square, position in zip(squares.numpy(), index.tolist(), strict=True):
             square[...] = self._store(position)

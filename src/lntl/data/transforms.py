@@ -41,11 +41,11 @@ def luma(pixels: Tensor) -> Tensor:
 
 
 def float_luma(images: Tensor) -> Tensor:
-    """Return the luma of float images (N, 3, H, W) in all channels; grey images stay bit-identical."""
+    """Return the luma of float images (N, 3, H, W) in all channels; gray images stay bit-identical."""
     red, green, blue = images.unbind(dim=1)
-    grey = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
-    is_grey = (images == images[:, :1]).all(dim=1, keepdim=True)
-    return torch.where(is_grey, images[:, :1], grey).expand(-1, 3, -1, -1)
+    gray = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
+    is_gray = (images == images[:, :1]).all(dim=1, keepdim=True)
+    return torch.where(is_gray, images[:, :1], gray).expand(-1, 3, -1, -1)
 
 
 def normalise(pixels: Tensor, settings: ImageSettings, out: Tensor) -> None:

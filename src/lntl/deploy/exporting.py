@@ -43,12 +43,12 @@ class StandaloneClassifier(nn.Module):
         self.f, self.g = classifier.f, classifier.g
         for name, value in zip(("mean", "std"), classifier.transform.mean_and_std(), strict=True):
             self.register_buffer(name, value)
-        self.grey = classifier.transform.grey
+        self.gray = classifier.transform.gray
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the probabilities (N, classes)."""
-        images = float_luma(images) if self.grey else images
+        images = float_luma(images) if self.gray else images
         probabilities: Tensor = self.g(self.f(((images - self.mean) / self.std).float())).softmax(dim=1)
         return probabilities
 
@@ -111,7 +111,7 @@ def _images_to_check(path: Path, classifier: Classifier, trust: str | Sequence[s
         images = torch.rand(NUM_CHECKED, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
         if len(classifier.transform.shape) == 1:  # each number of a vector has its own range
             images = mean + std * (2 * images - 1)
-        inputs = float_luma(images) if classifier.transform.grey else images
+        inputs = float_luma(images) if classifier.transform.gray else images
         return images, ((inputs - mean) / std).float(), f"random images (the data cannot be read: {error})"
     split = data.splits["test"]
     index = torch.linspace(0, len(split) - 1, min(NUM_CHECKED, len(split))).long()

@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         Args:
             images: Paths; PIL images; uint8 images (N, H, W, 3) or (N, 3, H, W) in RGB (of any size if the run was
                 trained on image files, because they are resized like files); float images (N, C, H, W) in [0, 1] of the
-                network's size; grey images (N, H, W) for one channel; vectors (N, D), not normalised.
+                network's size; gray images (N, H, W) for one channel; vectors (N, D), not normalised.
             batch_size: Images in one forward pass.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Colours of all figures, fonts for names in any script, and names of a bounded length."""
+"""Colors of all figures, fonts for names in any script, and names of a bounded length."""
 
 import logging
 import warnings
@@ -15,11 +15,11 @@ from lntl.text import one_line
 
 log = logging.getLogger("lntl")
 
-# Colours that colour-blind readers can distinguish. Source: Okabe and Ito, "Color Universal Design", 2008.
+# Colors that color-blind readers can distinguish. Source: Okabe and Ito, "Color Universal Design", 2008.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<X"  # lines differ in their markers, too
-HEAT = "cividis"  # colour map for colour-blind readers; larger values are lighter
-REFERENCE_GREY = "0.4"  # grey of reference lines, such as chance, and of their names
+HEAT = "cividis"  # color map for color-blind readers; larger values are lighter
+REFERENCE_GRAY = "0.4"  # gray of reference lines, such as chance, and of their names
 MAX_NAME_LENGTH = 48  # largest number of characters of a name
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from lntl.figures.base import MARKERS, PALETTE, REFERENCE_GREY, empty_figure, short
+from lntl.figures.base import MARKERS, PALETTE, REFERENCE_GRAY, empty_figure, short
 
 MAX_NAMES = 20  # largest number of entries in a legend
 LEGEND_CHARACTERS = 68  # characters in one line of a legend below a panel of the embedding; a marker counts as five
@@ -73,11 +73,11 @@ def bias_predictiveness(
     for (name, line), color, marker in zip(values.items(), PALETTE, MARKERS, strict=False):
         axes.plot(variances, line, color=color, marker=marker, label=name)
     if chance is not None:
-        axes.axhline(chance, color=REFERENCE_GREY, ls="--", lw=1, label="chance")
+        axes.axhline(chance, color=REFERENCE_GRAY, ls="--", lw=1, label="chance")
     axes.set_xticks(variances)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("variance σ² of the colour jitter")
-    axes.set_ylabel("accuracy with only the colour")
+    axes.set_xlabel("variance σ² of the color jitter")
+    axes.set_ylabel("accuracy with only the color")
     axes.grid(axis="y", alpha=0.4)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
@@ -93,7 +93,7 @@ class Bar(TypedDict):
 
 
 def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float]) -> Figure:
-    """Plot probe accuracies as bars, grouped by layer and probe, with one colour per name and lines at chance."""
+    """Plot probe accuracies as bars, grouped by layer and probe, with one color per name and lines at chance."""
     groups = list(dict.fromkeys((row["layer"], row["probe"]) for rows in series.values() for row in rows))
     bars = sum(len(rows) for rows in series.values())
     figure = empty_figure(8.4, 1.1 + 0.27 * bars + 0.16 * len(groups))
@@ -110,7 +110,7 @@ def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float])
         y += 0.6
     patches = [Patch(color=color, label=name) for name, color in zip(series, PALETTE, strict=False)]
     lines = [
-        axes.axvline(100 * level, color=REFERENCE_GREY, ls=dashes, lw=1.4, label=f"chance: {name}")
+        axes.axvline(100 * level, color=REFERENCE_GRAY, ls=dashes, lw=1.4, label=f"chance: {name}")
         for (name, level), dashes in zip(chance.items(), DASHES, strict=False)
     ]
     axes.set_yticks(ticks, [f"{layer}, {probe}" for layer, probe in groups])
@@ -128,7 +128,7 @@ def _draw_bar(axes: Axes, y: float, row: Bar, color: str) -> None:
     mean, std = 100 * row["mean"], 100 * (row["std"] or 0)
     axes.barh(y, mean, height=0.84, color=color)
     if row["std"] is not None:
-        axes.errorbar(mean, y, xerr=std, color=REFERENCE_GREY, lw=1.2, capsize=2.5)
+        axes.errorbar(mean, y, xerr=std, color=REFERENCE_GRAY, lw=1.2, capsize=2.5)
     axes.text(mean + std + 1, y, f"{mean:.0f}", va="center", fontsize=9)
 
 
@@ -136,7 +136,7 @@ MAX_FEATURES = 16  # largest number of features in saliency_bars
 
 
 def saliency_bars(values: Mapping[str, ArrayLike], label: str) -> Figure:
-    """Plot attributions (D,) of a vector as bars, one colour per name.
+    """Plot attributions (D,) of a vector as bars, one color per name.
 
     Only the MAX_FEATURES features with the largest absolute attributions for the first name are shown.
     """
@@ -147,7 +147,7 @@ def saliency_bars(values: Mapping[str, ArrayLike], label: str) -> Figure:
     height = 0.84 / len(table)
     for number, ((name, row), color) in enumerate(zip(table.items(), PALETTE, strict=False)):
         axes.barh(np.arange(len(order)) + (number + 0.5) * height - 0.42, row[order], height, color=color, label=name)
-    axes.axvline(0, color=REFERENCE_GREY, lw=0.8)
+    axes.axvline(0, color=REFERENCE_GRAY, lw=0.8)
     axes.set_yticks(range(len(order)), [f"x[{index}]" for index in order])
     axes.tick_params(axis="y", length=0)
     axes.margins(y=0.02)
@@ -187,13 +187,13 @@ def embedding(
     bias: ArrayLike,
     class_names: Sequence[str],
     bias_value_names: Sequence[str],
-    bias_label: str = "colour",
+    bias_label: str = "color",
     bias_colors: ArrayLike | None = None,
 ) -> Figure:
-    """Plot points xy (n, 2) twice: coloured by class y (n,) and by bias value (n,).
+    """Plot points xy (n, 2) twice: colored by class y (n,) and by bias value (n,).
 
-    The colours of bias values are `bias_colors` (bias values, 3), in [0, 1]. Without them, a value whose name is a
-    colour, such as "crimson", has this colour.
+    The colors of bias values are `bias_colors` (bias values, 3), in [0, 1]. Without them, a value whose name is a
+    color, such as "crimson", has this color.
     """
     points = np.asarray(xy)
     colors_of_names = [to_rgba(name) for name in bias_value_names if is_color_like(name)]
@@ -218,8 +218,8 @@ def _count_legend_columns(names: Sequence[str]) -> int:
 def _draw_scatter(
     axes: Axes, points: NDArray[Any], labels: NDArray[Any], names: Sequence[str], colors: Sequence[Any]
 ) -> None:
-    """Draw the points with a legend, or with a colour map and no legend if there are more than MAX_NAMES names."""
-    style: dict[str, Any] = {"s": 14, "ec": REFERENCE_GREY, "lw": 0.25, "rasterized": True}
+    """Draw the points with a legend, or with a color map and no legend if there are more than MAX_NAMES names."""
+    style: dict[str, Any] = {"s": 14, "ec": REFERENCE_GRAY, "lw": 0.25, "rasterized": True}
     axes.set_xticks([])
     axes.set_yticks([])
     if len(names) > MAX_NAMES:
@@ -250,12 +250,12 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
     front = _find_pareto_front([(leakage[name], accuracy[name]) for name in names])
     if len(front) > 1:
         line = 100 * np.array(front).T
-        axes.step(*line, where="post", color=REFERENCE_GREY, lw=1.2, zorder=1, label="Pareto front")
+        axes.step(*line, where="post", color=REFERENCE_GRAY, lw=1.2, zorder=1, label="Pareto front")
     for number, (name, label) in enumerate(zip(names, short(names), strict=True)):
         color, marker = PALETTE[number % 6], MARKERS[(number + number // 6) % len(MARKERS)]
         axes.scatter(100 * leakage[name], 100 * accuracy[name], s=70, color=color, marker=marker, label=label, zorder=2)
     if chance is not None:
-        axes.axvline(100 * chance, color=REFERENCE_GREY, ls="--", lw=1.2, label="chance")
+        axes.axvline(100 * chance, color=REFERENCE_GRAY, ls="--", lw=1.2, label="chance")
     axes.set_xlabel("leakage: accuracy of a fresh probe for the bias, %   (less is better)")
     axes.set_ylabel("unbiased accuracy, %   (more is better)")
     axes.grid(alpha=0.4)

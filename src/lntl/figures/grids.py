@@ -33,7 +33,7 @@ def group_accuracies(
     accuracy: Mapping[str, ArrayLike],
     class_names: Sequence[str],
     bias_value_names: Sequence[str],
-    bias_label: str = "colour",
+    bias_label: str = "color",
     counts: ArrayLike | None = None,
 ) -> Figure:
     """Return heat maps of accuracies (class, bias value) in [0, 1], in per cent; an empty group (NaN) is blank.
@@ -86,7 +86,7 @@ def _draw_heat_maps(
     unit: str,
     counts: Mapping[str, NDArray[Any]] | None = None,
 ) -> Figure:
-    """Return an annotated heat map for each table, from 0 to 100, with one colour bar.
+    """Return an annotated heat map for each table, from 0 to 100, with one color bar.
 
     counts: written below the values of the cells.
     """
@@ -155,7 +155,7 @@ def _compute_title_height(height: int) -> int:
 
 
 def color_clouds(color: ArrayLike, y: ArrayLike, class_names: Sequence[str], title: str = "") -> Figure:
-    """Plot the red, green and blue values of colours (N, 3) uint8 by class y (N,); each point has its own colour."""
+    """Plot the red, green and blue values of colors (N, 3) uint8 by class y (N,); each point has its own color."""
     values, labels = np.asarray(color), np.asarray(y)
     spread = np.random.default_rng(0).uniform(-0.38, 0.38, len(labels))  # points of a class lie side by side
     figure = empty_figure(10, 3.4)
@@ -167,7 +167,7 @@ def color_clouds(color: ArrayLike, y: ArrayLike, class_names: Sequence[str], tit
         axes.set_xlabel("class")
         axes.set_ylim(-3, 258)
         axes.set_yticks((0, 64, 128, 192, 255))
-    figure.axes[0].set_ylabel("value of the image's colour")
+    figure.axes[0].set_ylabel("value of the image's color")
     figure.suptitle(title)
     return figure
 
@@ -191,7 +191,7 @@ def bias_map(pixels: ArrayLike, bias: ArrayLike, bins: int) -> Figure:
 def recoloring_strip(
     x: ArrayLike, predicted: ArrayLike, y: ArrayLike, color_names: Sequence[str], class_names: Sequence[str]
 ) -> Figure:
-    """Plot images x, uint8 (m, colors, 3, H, W): a row shows one image in all colours, with the predicted classes.
+    """Plot images x, uint8 (m, colors, 3, H, W): a row shows one image in all colors, with the predicted classes.
 
     predicted (m, colors) and y (m,) are indices of class_names; an image with a wrong prediction has a frame and a
     cross.
@@ -223,19 +223,19 @@ def recoloring_strip(
     return figure
 
 
-SALIENCY_COLORS = "inferno"  # colour map of heat maps on images, from black over red to yellow
-_GREY_BRIGHTNESS = 0.55  # brightness of the grey image under a heat map
+SALIENCY_COLORS = "inferno"  # color map of heat maps on images, from black over red to yellow
+_GRAY_BRIGHTNESS = 0.55  # brightness of the gray image under a heat map
 _TILE_INCHES = 1.15  # width of an image in saliency_grid
 # Largest length of a title above an image in recoloring_strip, saliency_grid and saliency_row.
 _STRIP_CHARACTERS, _GRID_CHARACTERS, _ROW_CHARACTERS = 7, 15, 40
 
 
 def heat_on_images(pixels: ArrayLike, heat: ArrayLike) -> NDArray[np.uint8]:
-    """Draw heat maps (n, H, W) in [0, 1] on darkened grey images (n, 3, H, W) uint8; return uint8 (n, 3, H, W)."""
-    grey = np.tensordot((0.299, 0.587, 0.114), np.asarray(pixels, dtype=np.float64) / 255, (0, 1))
+    """Draw heat maps (n, H, W) in [0, 1] on darkened gray images (n, 3, H, W) uint8; return uint8 (n, 3, H, W)."""
+    gray = np.tensordot((0.299, 0.587, 0.114), np.asarray(pixels, dtype=np.float64) / 255, (0, 1))
     share = np.asarray(heat, dtype=np.float64)[..., None]
     colors = colormaps[SALIENCY_COLORS](share[..., 0])[..., :3]
-    mixed = _GREY_BRIGHTNESS * grey[..., None] * (1 - share) + colors * share
+    mixed = _GRAY_BRIGHTNESS * gray[..., None] * (1 - share) + colors * share
     return np.moveaxis((255 * mixed).round().clip(0, 255).astype(np.uint8), -1, 1)
 
 

@@ -1,4 +1,4 @@
-"""Dogs and Cats with a bias of colour (Kim et al., CVPR 2019): TB1 has bright dogs and dark cats, TB2 the reverse.
+"""Dogs and Cats with a bias of color (Kim et al., CVPR 2019): TB1 has bright dogs and dark cats, TB2 the reverse.
 
 The photographs are in the folder train/ of Kaggle's "Dogs vs. Cats". The authors' list_bright.txt and list_dark.txt
 (github.com/feidfoe/learning-not-to-learn, dataset/dogs_and_cats) have one file name per line. Images in neither list
@@ -42,7 +42,7 @@ def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0,
 
 
 def _read_colors(lists: Path) -> dict[str, str]:
-    """Return the colour, bright or dark, of each file name in the two lists, in the order of the lists."""
+    """Return the color, bright or dark, of each file name in the two lists, in the order of the lists."""
     colors: dict[str, str] = {}
     for color in ("bright", "dark"):
         path = find_path(lists, [f"list_{color}.txt"])

@@ -34,7 +34,7 @@ class BiasContrastive(TaskMethod):
 
         alpha: Weight = Field(
             1.0,
-            description="Weight of the contrast; the authors' code for coloured digits weights the task by 0.01 "
+            description="Weight of the contrast; the authors' code for colored digits weights the task by 0.01 "
             "instead, which corresponds to 100 here.",
         )
         temperature: float = Field(

@@ -42,7 +42,7 @@ class CSAD(Method):
 
     It bounds mutual information across images: T increases the similarity of pairs with alike bias, and f decreases it.
     L_c and L_B (mean over the biases) are cross-entropies in nats; e, q and T are trained with the settings of
-    optimizer_h. Biases are alike if all labels are equal. For bias maps (bins of a colour), the label of an image is
+    optimizer_h. Biases are alike if all labels are equal. For bias maps (bins of a color), the label of an image is
     the rounded mean bin of each channel; labels are alike if the sum of their squared differences is below 4, as in the
     authors' code.
     Source: "Learning Bias-Invariant Representation by Cross-Sample Mutual Information Minimization", ICCV 2021, and

@@ -21,7 +21,7 @@ class SpectralDecoupling(Method):
     cross-entropy in nats. Source: "Gradient Starvation: A Learning Proclivity in Neural Networks", NeurIPS 2021.
 
     Deviation: the paper has one logit for two classes; here each class has a logit, and their squares are summed.
-    Deviation: the authors' code for coloured digits divides the loss by 5e4 after 450 of 2001 steps; here lam is
+    Deviation: the authors' code for colored digits divides the loss by 5e4 after 450 of 2001 steps; here lam is
     constant.
     """
 
@@ -35,7 +35,7 @@ class SpectralDecoupling(Method):
             0.1,
             ge=0,
             le=1e9,
-            description="Weight of the penalty, nats per squared logit. The authors' code uses 2e-5 on coloured digits "
+            description="Weight of the penalty, nats per squared logit. The authors' code uses 2e-5 on colored digits "
             "and 0.1 on CelebA, without the factor 1/2.",
         )
 

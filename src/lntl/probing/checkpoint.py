@@ -51,7 +51,7 @@ _SEED = 0  # seed of the choice of images and of the bootstrap; the same for all
 
 @dataclass(frozen=True)
 class ProbeResults:
-    """Results of the probes, of recolouring and of shifted images; None for what was not measured."""
+    """Results of the probes, of recoloring and of shifted images; None for what was not measured."""
 
     probe: Probe
     recoloring: Recoloring | None
@@ -68,7 +68,7 @@ def probe_checkpoint(
 ) -> ProbeResults:
     """Measure the bias that is left in a checkpoint, and write it into the folder of its run.
 
-    Writes probe.json and embedding.npz; also recoloring.json and recoloring.npz if the data can be recoloured, and
+    Writes probe.json and embedding.npz; also recoloring.json and recoloring.npz if the data can be recolored, and
     image_shift.json and image_shift.npz if the brightness or the color of the images was changed. All files are
     written at the end, or none if a measurement fails.
 

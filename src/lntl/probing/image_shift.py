@@ -1,6 +1,6 @@
 """Change the brightness or the color of test images in steps, and count how many predictions change.
 
-It replaces recolouring for photographs. The bias value of a photograph cannot be exchanged, but a bias that is computed
+It replaces recoloring for photographs. The bias value of a photograph cannot be exchanged, but a bias that is computed
 from the image, such as its brightness, can be changed in the image.
 """
 

@@ -146,7 +146,7 @@ class HeadCounts:
         return int(self.hits[index].sum()) / max(1, int(self.labels[index].sum()))
 
     def chance(self, index: Tensor | slice) -> float:
-        """Return the accuracy of always predicting the most frequent value of each bias (of each colour channel)."""
+        """Return the accuracy of always predicting the most frequent value of each bias (of each color channel)."""
         count = self.labels[index].sum(dim=0)
         return int(count.amax(dim=1).sum()) / max(1, int(count.sum()))
 

@@ -4,7 +4,7 @@ If a probe predicts the bias, the features contain it, even if the run's own h i
 probe might succeed. An accuracy is therefore a lower bound of the information in the features.
 
 Probes use the test split, where the bias is independent of the class. On the training images of Colored MNIST the class
-predicts the colour, so every network that knows the digit would seem to leak. Each seed splits the test images into two
+predicts the color, so every network that knows the digit would seem to leak. Each seed splits the test images into two
 halves. A probe is trained on one half and scored on the other. Chance is measured by the share of the most frequent
 bias value, and by the accuracy of the same probe trained on permuted labels. `leakage` is the highest accuracy of
 several probes; because the best probe is chosen on the scored images, it is slightly too high if they are few.

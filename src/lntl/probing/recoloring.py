@@ -1,6 +1,6 @@
-"""Recolouring, a causal check: give each image every bias value in turn, and compare the predictions.
+"""Recoloring, a causal check: give each image every bias value in turn, and compare the predictions.
 
-A probe measures the bias in the features; recolouring measures how far the predictions use it.
+A probe measures the bias in the features; recoloring measures how far the predictions use it.
 """
 
 import logging
@@ -67,14 +67,14 @@ def predict_recolored(networks: Networks, loaders: Iterable[Loader]) -> Recolore
 
 
 def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]] | None:
-    """Recolour test images; return how predictions change, and the arrays of recoloring.npz (images in each colour).
+    """Recolor test images; return how predictions change, and the arrays of recoloring.npz (images in each color).
 
-    If there are many images, a random subset is drawn with `seed`. Returns None for data that cannot be recoloured.
+    If there are many images, a random subset is drawn with `seed`. Returns None for data that cannot be recolored.
     """
     experiment, split = subject.experiment, subject.experiment.data.splits["test"]
     if not isinstance(split, RecolorableSplit):
         return None
-    log.info("recolouring")
+    log.info("recoloring")
     names = experiment.data.spec.bias_value_names
     recolored_splits = [split.recolored(value) for value in range(len(names))]
     index = (

@@ -121,9 +121,9 @@ def _explain(networks: Networks, x: Tensor) -> Attributions:
 
 
 def _load_displayed_images(split: Split, index: Tensor, x: Tensor) -> Tensor:
-    """Return images to display, uint8 (n, 3, H, W); if the split has no images, the mean of x over channels in grey."""
+    """Return images to display, uint8 (n, 3, H, W); if the split has no images, the mean of x over channels in gray."""
     if isinstance(split, ImageSplit):
         return split.pixels(index.to(split.y.device)).cpu()
-    grey = x.float().cpu().mean(dim=1, keepdim=True)
-    low, high = grey.amin(dim=(2, 3), keepdim=True), grey.amax(dim=(2, 3), keepdim=True)
-    return (255 * (grey - low) / (high - low).clamp(min=1e-12)).to(torch.uint8).expand(-1, 3, -1, -1)
+    gray = x.float().cpu().mean(dim=1, keepdim=True)
+    low, high = gray.amin(dim=(2, 3), keepdim=True), gray.amax(dim=(2, 3), keepdim=True)
+    return (255 * (gray - low) / (high - low).clamp(min=1e-12)).to(torch.uint8).expand(-1, 3, -1, -1)

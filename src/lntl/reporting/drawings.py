@@ -1,4 +1,4 @@
-"""Figures of pages as SVG: text stays text, colours follow the theme of the page, screen readers get a description."""
+"""Figures of pages as SVG: text stays text, colors follow the theme of the page, screen readers get a description."""
 
 import re
 from base64 import b64decode, b64encode
@@ -32,7 +32,7 @@ NOT_LOSSES = {f"train/{name}" for name in ("mu", "h_accuracy", "h_chance", "h_en
 }
 Part = tuple[str, Callable[[], Figure], str]  # name, function that makes the figure, description
 
-_TEXT_COLOR = "#010203"  # a colour that no figure uses; replaced by the text colour of the page
+_TEXT_COLOR = "#010203"  # a color that no figure uses; replaced by the text color of the page
 # Style of the figures; the font type `none` keeps text as text.
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -43,12 +43,12 @@ _STYLE: dict[Any, Any] = {
     "axes.titlesize": 11.0,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT_COLOR),
 }
-# Colours in the figures, and what replaces them in the page: the colour of the text, or variables of style.css.
+# Colors in the figures, and what replaces them in the page: the color of the text, or variables of style.css.
 _COLORS = {_TEXT_COLOR: "currentColor", "#f7f7f7": "var(--band-1)", "#e8e8e8": "var(--band-2)"}
 _COLORS |= {"#b0b0b0": "var(--grid)", "#666666": "var(--quiet)"}
 _COLORS |= {color.lower(): f"var(--series-{number})" for number, color in enumerate(figures.PALETTE[:6], 1)}
 RASTER_DPI = 140  # resolution of parts that are drawn as pixels, such as thousands of points
-MAX_BASE64_LENGTH = 60_000  # the number of colours of longer images is reduced
+MAX_BASE64_LENGTH = 60_000  # the number of colors of longer images is reduced
 PIXELS_PER_INCH = 100  # size of a figure on a screen, so that 10 pt are 14 px
 
 
@@ -72,7 +72,7 @@ def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """Return the svg element with unique ids, the colours of the page and a description; texts do not change."""
+    """Return the svg element with unique ids, the colors of the page and a description; texts do not change."""
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     linked_ids = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
 
@@ -91,7 +91,7 @@ def _inline(svg: str, name: str, alt: str) -> str:
 
 
 def _reduce_colors(png: str) -> str:
-    """Return a PNG in base64, with 128 colours if it is large."""
+    """Return a PNG in base64, with 128 colors if it is large."""
     if len(png) < MAX_BASE64_LENGTH:
         return "".join(png.split())
     with Image.open(BytesIO(b64decode(png))) as image:
@@ -296,7 +296,7 @@ def _strip(files: RunFiles, report: RunReport) -> Iterator[Part]:
     yield (
         "strip",
         lambda: figures.recoloring_strip(x, predicted, y, colors, classes),
-        f"{len(y)} test images, each in {len(colors)} colours; {wrong} of {predicted.size} predictions are wrong.",
+        f"{len(y)} test images, each in {len(colors)} colors; {wrong} of {predicted.size} predictions are wrong.",
     )
 
 
@@ -348,12 +348,12 @@ def _make_embedding_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
         return
     colors = None
     if files.strip and files.recoloring and files.recoloring.colors == names[1]:
-        maxima = files.strip["x"].max(axis=(0, 3, 4)) / 255  # the colour of each bias value, (bias values, 3)
+        maxima = files.strip["x"].max(axis=(0, 3, 4)) / 255  # the color of each bias value, (bias values, 3)
         colors = maxima if maxima.shape == (len(names[1]), 3) else None
     yield (
         "embedding",
         lambda: figures.embedding(xy, y, bias, *names, report.bias, colors),
-        f"The features of {len(y)} test images in two dimensions, coloured by class, and by {report.bias}.",
+        f"The features of {len(y)} test images in two dimensions, colored by class, and by {report.bias}.",
     )
 
 

@@ -156,7 +156,7 @@ def _warn_of_outdated_measurements(files: RunFiles) -> None:
     for name, command, measurement in (
         ("the evaluation", "eval", files.evaluation),
         ("the probe", "probe", files.probe),
-        ("the recolouring", "probe", files.recoloring),
+        ("the recoloring", "probe", files.recoloring),
         ("the change of brightness or color", "probe", files.image_shift),
     ):
         if measurement is not None and measurement.epoch not in (best, None):

@@ -133,12 +133,12 @@ def _collect_measurements(files: RunFiles) -> Measurements:
 
 
 def _name_bias(files: RunFiles) -> str:
-    """Return the name of the bias: "colour" for any colour bias, otherwise the name in probe.json."""
+    """Return the name of the bias: "color" for any color bias, otherwise the name in probe.json."""
     kind = files.probe.bias if files.probe else ""
     if files.probe and files.probe.per_bias and "combination" not in kind:
         return f"combination of {kind}"
     is_colored_mnist = files.section("data").get("name") == "colored_mnist"
-    return "colour" if is_colored_mnist or "colour" in kind or "color" in kind else kind or "bias"
+    return "color" if is_colored_mnist or "color" in kind or "color" in kind else kind or "bias"
 
 
 def _get_metric(files: RunFiles | None, name: str) -> Estimate | None:

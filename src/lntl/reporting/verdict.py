@@ -330,11 +330,11 @@ def _describe_h(probe: Probe, chance: float) -> str:
 def _describe_recoloring(recoloring: Recoloring) -> str:
     flip, change, erm = recoloring.flip_rate, recoloring.mean_change, recoloring.erm
     if flip.value is None or change.value is None:
-        return f"The effect of recolouring is undefined: {flip.undefined or change.undefined or 'no reason recorded'}."
+        return f"The effect of recoloring is undefined: {flip.undefined or change.undefined or 'no reason recorded'}."
     erm_flip = f"; plain training: {erm.flip_rate.value:.1%}" if erm and erm.flip_rate.value is not None else ""
     erm_change = f"; plain training: {erm.mean_change.value:.3f}" if erm and erm.mean_change.value is not None else ""
     return (
         f"The prediction changes for {flip.value:.1%} of {recoloring.n} test images if they are shown in all "
-        f"{len(recoloring.colors)} colours (95 % interval {flip.low:.1%} to {flip.high:.1%}{erm_flip}); the mean "
+        f"{len(recoloring.colors)} colors (95 % interval {flip.low:.1%} to {flip.high:.1%}{erm_flip}); the mean "
         f"change of the probabilities is {change.value:.3f} ({change.low:.3f} to {change.high:.3f}{erm_change})."
     )

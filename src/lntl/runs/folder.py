@@ -33,7 +33,7 @@ class RunFolder:
     `lntl train` writes config.yaml, environment.json, run.log, metrics.jsonl, checkpoints/, evaluation/, result.json,
     and the files of trackers (tensorboard_logs/, wandb/, trackers.json). If rows of the data were left out, it also
     writes skipped_rows.txt; if evaluation.erm_epochs is set, it also writes erm/, another run folder. `lntl probe` adds
-    probe.json and embedding.npz. If the data can be recoloured, it also adds recoloring.json and recoloring.npz; if it
+    probe.json and embedding.npz. If the data can be recolored, it also adds recoloring.json and recoloring.npz; if it
     measures the effect of brightness or color, it also adds image_shift.json and image_shift.npz. `lntl report` adds
     samples.npz, saliency.json, saliency.npz and report/. `lntl card` adds MODEL_CARD.md.
 

@@ -135,21 +135,21 @@ class Probe(LeakageResult):
 
 
 class Changes(BaseModel):
-    """Effect of the colour on predictions: share of changed predictions, and mean change of the probabilities."""
+    """Effect of the color on predictions: share of changed predictions, and mean change of the probabilities."""
 
     flip_rate: Estimate
     mean_change: Estimate
 
 
 class ColorAccuracy(BaseModel):
-    """The accuracy over all images in one colour."""
+    """The accuracy over all images in one color."""
 
     name: str
     accuracy: FiniteFloat
 
 
 class Recoloring(Changes):
-    """recoloring.json: the effect of recolouring n test images."""
+    """recoloring.json: the effect of recoloring n test images."""
 
     checkpoint: str = ""
     epoch: int | None = None
@@ -373,7 +373,7 @@ class BiasReport(BaseModel):
 
 
 class RecoloringReport(RunAndErm[Changes]):
-    """The effect of recolouring n images, and the accuracy in each colour."""
+    """The effect of recoloring n images, and the accuracy in each color."""
 
     n: int
     by_color: list[ColorAccuracy]

@@ -59,18 +59,18 @@ def iterate_labels() -> Iterator[tuple[str, str, str]]:
 
 
 def draw_image(shape: str, background: str, random: np.random.Generator) -> Image.Image:
-    """Return an RGB image of a shape with random position, size, angle and grey value on a noisy background."""
+    """Return an RGB image of a shape with random position, size, angle and gray value on a noisy background."""
     side = SIDE * _OVERSAMPLING
     image = Image.new("RGB", (side, side), BACKGROUNDS[background])
     radius = side * random.uniform(0.26, 0.4)
     x, y = side / 2 + side * random.uniform(-0.1, 0.1, 2)
-    grey = int(random.choice((random.integers(0, 60), random.integers(215, 256))))
+    gray = int(random.choice((random.integers(0, 60), random.integers(215, 256))))
     draw = ImageDraw.Draw(image)
     if shape == "circle":
-        draw.circle((x, y), radius, fill=(grey, grey, grey))
+        draw.circle((x, y), radius, fill=(gray, gray, gray))
     else:
         corners, angle = _CORNERS[shape], random.uniform(-12, 12)
-        draw.regular_polygon((x, y, radius), corners, angle, fill=(grey, grey, grey))
+        draw.regular_polygon((x, y, radius), corners, angle, fill=(gray, gray, gray))
     small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     noisy = small + random.normal(0, 10, 3) + random.normal(0, 8, small.shape)
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))

@@ -1,7 +1,7 @@
-"""Unlearn a colour in a minute.
+"""Unlearn a color in a minute.
 
-In training each digit has its own colour; in the test set the colours are random. Plain training (ERM) learns the
-colours. *Learning Not to Learn*, here with the loss of the method `bias_product`, learns the shapes. Both train on
+In training each digit has its own color; in the test set the colors are random. Plain training (ERM) learns the
+colors. *Learning Not to Learn*, here with the loss of the method `bias_product`, learns the shapes. Both train on
 3,600 images. The figure shows training images, then the same ten test images twice, with the prediction of one network
 above each image.
 """
@@ -37,4 +37,4 @@ rows = ["training images", *(f"test images, {name}" for name in folders)]
 figure = figures.sample_grid(pixels, columns=10, titles=titles, row_names=rows)
 for text in figure.axes[0].texts:
     text.set_color(figures.PALETTE[1] if "✗" in text.get_text() else "black")
-figure.savefig("unlearn_a_colour.png", dpi=100)
+figure.savefig("unlearn_a_color.png", dpi=100)
