@@ -18,6 +18,7 @@ from lntl import config as configuration
 from lntl import experiment
 from lntl.audit import Audit, audit
 from lntl.audit.association import detectable_difference
+from lntl.audit.recommendation import recommend
 from lntl.config import Config
 from lntl.data import cache
 from lntl.data.table import Table
@@ -505,7 +506,7 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_ar
         "no method can distinguish the two",
         "counterexamples",
         "Finer bins",
-        "If no measure overlaps",
+        "data.random_colors: 1.0",
         "from: brightness",
     ):
         assert phrase in " ".join(advice.reasons)
@@ -534,6 +535,33 @@ def test_random_colors_are_recommended_if_the_mean_color_predicts_the_bias(
         recommendation = run_audit(table, **settings).check.recommendation
         assert recommendation is not None
         assert "random_colors" not in recommendation.yaml
+
+
+@pytest.mark.parametrize(("color_accuracy", "recommended"), [(0.6, True), (0.48, False)])
+def test_a_weaker_color_is_enough_if_the_bias_determines_the_class(
+    table: Path, run_audit: Callable[..., Audit], color_accuracy: float, recommended: bool
+) -> None:
+    check = run_audit(table).check
+    (bias,) = check.biases
+    assert len(bias.values) == 3  # a skill of 0.4 or 0.22
+    association = bias.association["train"].model_copy(update={"bias_only": 1.0})
+    bias = bias.model_copy(
+        update={"association": bias.association | {"train": association}, "color_accuracy": color_accuracy}
+    )
+    advice = recommend(check.model_copy(update={"biases": [bias]}), pooled=False, random_colors=True)
+    assert advice.method == "erm"
+    assert (advice.title == "Plain training in random colors") == recommended
+    assert ("random_colors" in advice.yaml) == recommended
+    assert "no method can distinguish the two" in " ".join(advice.reasons)
+    # Between bias and class there are also other rows here: the mean color of the image must predict more.
+    assert (
+        "random_colors"
+        not in recommend(
+            check.model_copy(update={"biases": [bias.model_copy(update={"association": check.biases[0].association})]}),
+            pooled=False,
+            random_colors=True,
+        ).yaml
+    )
 
 
 def test_random_colors_are_not_recommended_if_the_color_says_nothing(

@@ -179,14 +179,14 @@ def what_helps(check: Check) -> list[str]:
             f"brightness of the middle of the image predicts {center:.1%}. The other images are the counterexamples."
         ]
     return [
-        "What helps: a few counterexamples, which are rows in which class and bias disagree.",
-        "Another measure of the same nuisance helps, too, if its values overlap between the classes. Brightness "
-        f"computed from the image may be such a measure: data.bias: {{from: {source}, bins: 10}}.",
+        "What helps: a few counterexamples, which are rows in which class and bias disagree, and images in which "
+        "nothing but the bias is changed or hidden: data.random_colors: 1.0 changes brightness and color at random, "
+        "data.grayscale: true hides the color.",
+        "Another measure of the same nuisance may help, if its values overlap between the classes, for example "
+        f"brightness computed from the image: data.bias: {{from: {source}, bins: 10}}.",
         *overlap,
         "This audit measures the overlap: values overlap if each rule from values to classes has errors in training. "
         "Finer bins of the same column do not help.",
-        "If no measure overlaps (the age of faces, for example), only counterexamples help, or images in which nothing "
-        "but the bias is changed or hidden: data.grayscale: true hides a color.",
     ]
 
 

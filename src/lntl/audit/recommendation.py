@@ -1,9 +1,9 @@
 """The recommended first method for the data of an audit.
 
-The rules follow docs/REPRODUCTION.md. If the mean color of an image predicts the bias, the method is plain training in
-random colors. If most bias labels are missing, it is a method without bias labels. If the bias nearly determines the
-label or a group is empty or small, it is LNTL on the bias product. A method with weighted groups is recommended only if
-every group has rows.
+The rules follow docs/REPRODUCTION.md and docs/real_photographs.md. If the mean color of an image predicts the bias, the
+method is plain training in random colors. If most bias labels are missing, it is a method without bias labels. If the
+bias nearly determines the label or a group is empty or small, it is LNTL on the bias product. A method with weighted
+groups is recommended only if every group has rows.
 """
 
 from lntl.audit.findings import blind_methods, find_determining_biases, has_or_have, skill, what_helps
@@ -15,6 +15,7 @@ WEAK_CRAMERS_V = 0.1  # below this, bias and label count as unrelated: "small" f
 NEAR_CERTAIN_SKILL = 0.9  # above this, the bias nearly determines the label
 MAX_MISSING = 0.5  # above this share of missing bias labels, too few remain for methods that need them
 COLOR_SKILL = 0.5  # above this skill of the mean color of an image, the bias counts as a color
+DETERMINING_COLOR_SKILL = 0.25  # the same if the bias determines the label, so that no method can use its values
 MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the loss of each group for group_dro
 
 
@@ -52,7 +53,8 @@ def recommend(check: Check, pooled: bool, random_colors: bool) -> Recommendation
     if random_colors and (colors := _find_colors(check)):
         lines = ["data:", "  random_colors: 1.0  # hides the color in training"]
         if _find_predictive_biases(check) == colors:
-            method, title, reasons = "erm", "Plain training in random colors", _why_random_colors(colors)
+            method, title = "erm", "Plain training in random colors"
+            reasons = [*_why_random_colors(colors), *(reasons if find_determining_biases(check) else [])]
         else:
             reasons += _why_random_colors(colors)
     if method == "lntl" and pooled:
@@ -107,12 +109,12 @@ def _find_predictive_biases(check: Check) -> list[BiasCounts]:
 
 def _find_colors(check: Check) -> list[BiasCounts]:
     """Return the biases that predict the label and that the mean color of an image predicts."""
-    return [
-        bias
-        for bias in _find_predictive_biases(check)
-        if bias.color_accuracy is not None
-        and bias.color_accuracy - 1 / len(bias.values) >= COLOR_SKILL * (1 - 1 / len(bias.values))
-    ]
+    determining, colors = find_determining_biases(check), []
+    for bias in _find_predictive_biases(check):
+        min_skill, chance = DETERMINING_COLOR_SKILL if bias in determining else COLOR_SKILL, 1 / len(bias.values)
+        if bias.color_accuracy is not None and bias.color_accuracy - chance >= min_skill * (1 - chance):
+            colors.append(bias)
+    return colors
 
 
 def _why_random_colors(colors: list[BiasCounts]) -> list[str]:
