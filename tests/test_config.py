@@ -179,7 +179,7 @@ def test_the_name_of_a_model_may_contain_the_architecture(raw_config: RawConfig)
         (
             "data",
             {"name": "biased_mnist", "foreground_correlation": 2},
-            "data.foreground_correlation: 2 should be less than or equal to 1",
+            "data.foreground_correlation: 2 should be less than or equal to 1, or 'same'",
         ),
         ("evaluation.metrics.0", "acc", "evaluation.metrics.0: unknown value 'acc'; did you mean 'accuracy'?"),
         ("evaluation", None, "evaluation: None should be a mapping of keys to values"),

@@ -1,5 +1,6 @@
 """The faults of a configuration: one line each, with path, value and the most similar valid name."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import reduce
 from typing import Literal, get_args, get_origin
@@ -23,11 +24,12 @@ def describe(error: ValidationError, model: type[BaseModel], raw: object) -> Ite
         for f, path in faults
         if f["type"] == "missing" or _has_value(path, raw) or not _has_value(path[:2], raw)
     ]
-    described = set()
+    alternatives = defaultdict[tuple[int | str, ...], list[ErrorDetails]](list)  # one fault for each type of a value
     for fault, path in own_faults or faults:  # if all faults are inherited, `training` lacks the key
-        if tuple(path) not in described:  # a value that may have several types has one fault for each of them
-            described.add(tuple(path))
-            yield _describe_fault(fault, path, model)
+        alternatives[tuple(path)].append(fault)
+    for loc, (fault, *others) in alternatives.items():
+        literals = [other["ctx"]["expected"] for other in others if other["type"] == "literal_error"]
+        yield ", or ".join([_describe_fault(fault, list(loc), model), *literals])
 
 
 def _child(value: object, part: int | str) -> object:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lntl.errors import UserError
 
-BATCH_SIZE = 32  # inputs in one forward and backward pass; with photographs of 128 pixels, 128 need 2.5 GB more
+BATCH_SIZE = 32  # inputs in one forward and backward pass; more need more memory and are not faster
 BRIGHTEST_QUANTILE = 0.99  # the pixels of a heat map above this quantile get full brightness
 SMOOTHING_WIDTH = 1 / 40  # standard deviation of the smoothing of a heat map, in units of its longer side
 NEEDS_CAPTUM = "saliency needs Captum: pip install 'lntl[explain]'"
