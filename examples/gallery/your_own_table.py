@@ -2,8 +2,8 @@
 
 `lntl init` writes a small project: drawn shapes, a table of their labels, and a configuration. In training, most shapes
 have the background of their class. `lntl data check` measures how well the background predicts the shape. `lntl train`
-trains a network that ignores the background and, for comparison, a network without debiasing (ERM). The figure shows
-the test accuracy for each shape on each background.
+trains in random colors, so that the background no longer indicates the shape, and, for comparison, without random
+colors (ERM). The figure shows the test accuracy for each shape on each background.
 """
 
 import json
@@ -35,7 +35,10 @@ lntl("train", "config.yaml")
 run = project / "results/shapes"
 evaluations = {
     name: json.loads(path.read_text())
-    for name, path in {"plain training": run / "erm/evaluation/test.json", "LNTL": run / "evaluation/test.json"}.items()
+    for name, path in {
+        "plain training": run / "erm/evaluation/test.json",
+        "random colors": run / "evaluation/test.json",
+    }.items()
 }
 for name, evaluation in evaluations.items():
     worst = evaluation["metrics"]["worst_group_accuracy"]
@@ -43,6 +46,6 @@ for name, evaluation in evaluations.items():
         f"{name}: worst-group accuracy {worst['value']:.2f} (95 % interval {worst['low']:.2f} to {worst['high']:.2f})"
     )
 
-names = evaluations["LNTL"]["class_names"], evaluations["LNTL"]["bias_value_names"]
+names = evaluations["random colors"]["class_names"], evaluations["random colors"]["bias_value_names"]
 accuracy = {name: np.array(evaluation["groups"]["accuracy"]) for name, evaluation in evaluations.items()}
 figures.group_accuracies(accuracy, *names, "background").savefig("your_own_table.png", dpi=100)

@@ -548,7 +548,7 @@ def test_a_weaker_color_is_enough_if_the_bias_determines_the_class(
     bias = bias.model_copy(
         update={"association": bias.association | {"train": association}, "color_accuracy": color_accuracy}
     )
-    advice = recommend(check.model_copy(update={"biases": [bias]}), pooled=False, random_colors=True)
+    advice = recommend(check.model_copy(update={"biases": [bias]}), 32, pooled=False, random_colors=True)
     assert advice.method == "erm"
     assert (advice.title == "Plain training in random colors") == recommended
     assert ("random_colors" in advice.yaml) == recommended
@@ -558,10 +558,28 @@ def test_a_weaker_color_is_enough_if_the_bias_determines_the_class(
         "random_colors"
         not in recommend(
             check.model_copy(update={"biases": [bias.model_copy(update={"association": check.biases[0].association})]}),
+            32,
             pooled=False,
             random_colors=True,
         ).yaml
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "epochs"),
+    [(60_000, 128, [3, 1, 6]), (420, 12, [3, 1, 6]), (360, 24, [9, 3, 18]), (20, 32, [105, 35, 210])],
+)
+def test_with_few_rows_each_recommended_phase_has_more_epochs(
+    table: Path, run_audit: Callable[..., Audit], rows: int, batch_size: int, epochs: list[int]
+) -> None:
+    check = run_audit(table).check
+    check.splits[0].n = rows
+    check.cells["train"].small = 1
+    advice = recommend(check, batch_size, pooled=False, random_colors=False)
+    phases = yaml.safe_load(advice.yaml)["training"]["phases"]
+    assert [phase["method"] for phase in phases] == ["bias_product", "bias_head", "lntl"]
+    assert [phase["epochs"] for phase in phases] == epochs
+    assert sum(epochs) * -(-rows // batch_size) >= 350
 
 
 def test_random_colors_are_not_recommended_if_the_color_says_nothing(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from lanes import first_is_fast
 from markdown_it import MarkdownIt
 from markupsafe import escape
@@ -156,6 +157,21 @@ def test_the_page_starts_with_the_answer(single_report: Path) -> None:
     assert page.text.index(run["question"]) < page.text.index("Training and test images")
 
 
+@pytest.mark.parametrize("random_colors", [0.0, 1.0])
+def test_only_a_run_without_random_colors_is_called_plain(
+    synthetic_runs: Path, tmp_path: Path, random_colors: float
+) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "plain", tmp_path / "run"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert [phase["method"] for phase in config["training"]["phases"]] == ["erm"]
+    config["data"]["random_colors"] = random_colors
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_report([run], tmp_path / "out")
+    (report,) = read_report(tmp_path / "out")[2]["runs"]
+    assert report["is_plain"] == (random_colors == 0)
+    assert report["question"].startswith("How much does plain training" if report["is_plain"] else "Did the network")
+
+
 def test_report_json_has_the_numbers_of_the_files(single_report: Path, synthetic_runs: Path) -> None:
     run = read_report(single_report)[2]["runs"][0]
     contents = {
@@ -170,7 +186,7 @@ def test_report_json_has_the_numbers_of_the_files(single_report: Path, synthetic
         assert (row["n"], row["meaning"]) == (metric["n"], metric["meaning"])
     assert [row["name"] for row in run["metrics"]] == list(test["metrics"])
     (h_row,) = [row for row in run["metrics"] if row["name"] == "bias_accuracy"]
-    assert h_row["erm"]["undefined"] == "plain training does not train h"
+    assert h_row["erm"]["undefined"] == "the run does not train h"
     for rows in ("by_class", "by_bias"):
         assert [(r["name"], r["n"], r["run"]["value"]) for r in run[rows]] == [
             (r["name"], r["n"], r["value"]) for r in test[rows]

@@ -69,6 +69,13 @@ def test_the_result_table_shows_both_checkpoints_erm_and_the_paper() -> None:
     assert "paper" not in render(tables.result_table(make_result(accuracy=0.75), None))
 
 
+def test_a_run_that_does_not_train_h_has_no_column_for_it() -> None:
+    result = make_result(accuracy=0.75, bias_accuracy=None).model_copy(update={"method": "erm"})
+    output = render(tables.result_table(result, None))
+    assert "bias (h)" not in output
+    assert re.search(r"this run, last +4 +0\.7500 *\n", output)  # not "erm": a row above has this name
+
+
 def test_the_result_table_shows_the_first_five_metrics() -> None:
     scores = {f"m{i}": i / 10 for i in range(7)}
     output = render(tables.result_table(make_result(**scores), None))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tiny_runs import lntl
 from lntl import config as configuration
 from lntl import data as data_sets
 from lntl import starter
+from lntl.audit import audit
 from lntl.starter import BACKGROUNDS, SHAPES, SIDE, SPLITS
 
 
@@ -88,6 +90,29 @@ def test_the_configuration_gives_the_classes_biases_and_splits_of_the_table(
     ]
     assert lntl("data", "info", "config.yaml") == 0
     assert "background" in capsys.readouterr().out
+
+
+def test_the_configuration_is_what_the_audit_recommends(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    config = configuration.read(Path("config.yaml"), ["data.random_colors=0"])
+    recommendation = audit(config, images=True, show_progress=lambda items, _: items).check.recommendation
+    assert recommendation is not None
+    recommended, starter_config = yaml.safe_load(recommendation.yaml), yaml.safe_load(Path("config.yaml").read_text())
+    assert recommended["data"] == {"random_colors": starter_config["data"]["random_colors"]}
+    assert recommended["training"]["phases"] == starter_config["training"]["phases"]
+
+
+def test_the_phases_in_comments_are_valid(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    text = Path("config.yaml").read_text()
+    unlearning = re.sub(r"^( +)# (- \{method)", r"\1\2", re.sub(r".*method: erm.*\n", "", text), flags=re.MULTILINE)
+    raw = yaml.safe_load(unlearning)
+    del raw["data"]["random_colors"]
+    assert [phase.method for phase in configuration.validate(raw, "test").training.phases] == [
+        "group_dro",
+        "bias_head",
+        "lntl",
+    ]
 
 
 @pytest.mark.full

@@ -77,6 +77,7 @@ def audit(config: Config, images: bool, show_progress: ShowProgress) -> Audit:
     data = config.data.model_dump()
     check.recommendation = recommend(
         check,
+        config.training.batch_size,
         pooled="bias_head" in type(config.model).model_fields,
         random_colors=data.get("random_colors") == 0 and not data.get("grayscale"),
     )

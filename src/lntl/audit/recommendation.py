@@ -6,6 +6,8 @@ bias nearly determines the label or a group is empty or small, it is LNTL on the
 groups is recommended only if every group has rows.
 """
 
+from math import ceil
+
 from lntl.audit.findings import blind_methods, find_determining_biases, has_or_have, skill, what_helps
 from lntl.evaluation.metrics import format_count, join_names
 from lntl.runs.formats import Association, BiasCounts, CellCounts, Check, Recommendation
@@ -19,16 +21,18 @@ DETERMINING_COLOR_SKILL = 0.25  # the same if the bias determines the label, so 
 MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the loss of each group for group_dro
 
 
-PHASES = {
-    "erm": ("{method: erm, epochs: 8}",),
-    "lff": ("{method: lff, epochs: 10}",),
-    "group_dro": ("{method: group_dro, epochs: 10}",),
-    "reweight": ("{method: reweight, epochs: 10}",),
-    "lntl": (
-        "{method: bias_product, epochs: 3}",
-        "{method: bias_head, epochs: 1}",
-        "{method: lntl, epochs: 6, task: bias_product, smoothing: 0.1, lam: 0.01, mu: 0.05, h_steps: 2}",
-    ),
+MIN_STEPS = 350  # training has at least this number of steps; with few rows, it has more epochs
+
+PHASES = {  # epochs, and other settings
+    "erm": {"erm": (8, "")},
+    "lff": {"lff": (10, "")},
+    "group_dro": {"group_dro": (10, "")},
+    "reweight": {"reweight": (10, "")},
+    "lntl": {
+        "bias_product": (3, ""),
+        "bias_head": (1, ""),
+        "lntl": (6, ", task: bias_product, smoothing: 0.1, lam: 0.01, mu: 0.05, h_steps: 2"),
+    },
 }
 TITLES = {
     "erm": "Plain training",
@@ -39,11 +43,12 @@ TITLES = {
 }
 
 
-def recommend(check: Check, pooled: bool, random_colors: bool) -> Recommendation:
+def recommend(check: Check, batch_size: int, pooled: bool, random_colors: bool) -> Recommendation:
     """Return the recommended first method.
 
     Args:
         check: The audit.
+        batch_size: Rows in a batch.
         pooled: Whether the model has the setting bias_head.
         random_colors: Whether the data could have random colors in training, which they do not have yet.
     """
@@ -59,11 +64,19 @@ def recommend(check: Check, pooled: bool, random_colors: bool) -> Recommendation
             reasons += _why_random_colors(colors)
     if method == "lntl" and pooled:
         lines += ["model:", "  bias_head: pooled  # h gets the same pooled features as g"]
-    lines += ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
+    lines += ["training:", "  phases:", *_format_phases(method, check.splits[0].n, batch_size)]
     if method == "lntl" and len(check.biases) > 1:
         reasons = [*reasons, f"h predicts each of the {len(check.biases) - 1} biases separately."]
     reasons = [*reasons, *_reasons_of_several_biases(check)]
     return Recommendation(method=method, title=title, reasons=reasons, yaml="\n".join(lines) + "\n")
+
+
+def _format_phases(method: str, rows: int, batch_size: int) -> list[str]:
+    """Return the phases as lines of YAML; with few rows, each phase has the same multiple of its epochs."""
+    phases = PHASES[method]
+    steps = sum(epochs for epochs, _ in phases.values()) * ceil(rows / batch_size)
+    factor = ceil(MIN_STEPS / max(steps, 1))
+    return [f"    - {{method: {name}, epochs: {factor * epochs}{rest}}}" for name, (epochs, rest) in phases.items()]
 
 
 def _choose_method(check: Check) -> tuple[str, list[str]]:

@@ -243,10 +243,15 @@ def to_yaml(config: Config) -> str:
 
 
 def erm_config(config: Config, folder: Path) -> Config:
-    """Return the configuration of plain training with the same data, model, optimiser and seed, in `folder`/erm."""
+    """Return the configuration of plain training with the same data, model, optimiser and seed, in `folder`/erm.
+
+    Plain training has no random colors in training: they hide a bias, and this run is the baseline.
+    """
     raw = config.model_dump()
     raw["project"]["experiment_name"] = "erm"
     raw["logging"]["output_dir"] = str(folder)
+    if "random_colors" in raw["data"]:
+        raw["data"]["random_colors"] = 0.0
     raw["training"]["phases"] = [{"method": "erm", "epochs": config.evaluation.erm_epochs}]
     raw["training"]["start_from"] = None
     raw["evaluation"]["erm_epochs"] = 0

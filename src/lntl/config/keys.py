@@ -193,7 +193,8 @@ class Evaluation(Settings):
         0,
         ge=0,
         le=1_000_000,
-        description="Epochs of plain training (ERM), which runs first, as a baseline; 0 for none.",
+        description="Epochs of plain training (ERM), which runs first, as a baseline, without random colors; "
+        "0 for none.",
     )
 
     @model_validator(mode="after")

@@ -43,10 +43,11 @@ class Tally:
         hits: Correct predictions of each class, including those of unknown bias value, (R, K).
         gaps: Sum of confidence minus correctness over the images of each bin of the confidence, (R, bins).
         bias_hits: Bias labels that h predicts correctly, (R,).
-        bias_labels: Bias labels that are known, (R,).
+        bias_labels: Bias labels that are known, (R,); 0 if h is not trained.
         bias_images: Images with a known bias label, (R,).
         aligned: The bias value that indicates each class in training, (K,); None if there is none.
         groups: Groups class * B + bias value that occur in any split of the data, (E,) ascending.
+        h_is_trained: Whether h is trained.
     """
 
     num_values: int
@@ -65,6 +66,7 @@ class Tally:
     bias_images: Array
     aligned: Ints | None
     groups: Ints
+    h_is_trained: bool
 
     @property
     def total(self) -> Array:
@@ -389,7 +391,7 @@ METRICS: dict[str, Metric] = {
             label="accuracy of h",
             column="bias (h)",
             meaning="h's accuracy over the known bias labels (chance is the share of the most frequent value)",
-            undefined=_constant_reason("no bias label is known"),
+            undefined=lambda t, names: "no bias label is known" if t.h_is_trained else "the run does not train h",
             images=lambda t: int(t.bias_images[0]),
         ),
         Metric(

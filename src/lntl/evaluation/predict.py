@@ -27,10 +27,11 @@ class Predictions:
     row: Tensor
     logits: Tensor
     bias_hits: Tensor  # number of bias labels that h predicts correctly
-    bias_labels: Tensor  # number of known bias labels
+    bias_labels: Tensor  # number of known bias labels, 0 if h is not trained
     num_groups: int
     aligned: tuple[int, ...] = ()  # as DataSpec.aligned
     all_groups: Tensor | None = None  # groups that occur in any split, (E,) int64; None: the groups of these images
+    h_is_trained: bool = True
 
     @property
     def predicted(self) -> Tensor:
@@ -92,9 +93,11 @@ def predict(
     num_groups: int,
     aligned: tuple[int, ...] = (),
     all_groups: Tensor | None = None,
+    h_is_trained: bool = True,
 ) -> Predictions:
     """Return the predictions of f, g and h on a split, in its order; leaves the networks in eval mode.
 
+    If h is not trained, it predicts nothing.
     With n processes, each predicts every n-th batch of the same batches, and all return the same predictions.
     """
     if len(loader.split) == 0:
@@ -103,15 +106,16 @@ def predict(
     columns: list[tuple[Tensor, ...]] = []
     for batch in loader.batches(turns=(ranks.rank(), ranks.world_size())):
         z = networks.f(batch.x)
-        known = batch.bias != IGNORE
-        hits = (networks.h(z).argmax(dim=1) == batch.bias) & known
+        known = (batch.bias != IGNORE) & h_is_trained
+        hits = (networks.h(z).argmax(dim=1) == batch.bias) & known if h_is_trained else known
         counts = (labels.reshape(len(labels), -1).sum(1) for labels in (hits, known))
         rows = (batch.y, batch.group, batch.row, networks.g(z), *counts)
         columns.append(tuple(column.cpu() for column in rows))
     iterators = [iter(rank_columns) for rank_columns in ranks.gather_objects(columns)]
     columns = [next(iterators[index % len(iterators)]) for index in range(len(loader))]
     y, group, row, logits, bias_hits, bias_labels = (torch.cat(column) for column in zip(*columns, strict=True))
-    return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups, aligned, all_groups)
+    columns_of_images = y, group, row, logits, bias_hits, bias_labels
+    return Predictions(*columns_of_images, num_groups, aligned, all_groups, h_is_trained)
 
 
 def draw_embedded_images(n: int, seed: int, limit: int = MAX_EMBEDDED_IMAGES) -> Tensor:

@@ -46,6 +46,7 @@ class Counter:
         self._bin = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
         self._bias_hits, self._bias_labels = (n.double().numpy() for n in (p.bias_hits, p.bias_labels))
         self._aligned = np.array(p.aligned, dtype=np.int64) if p.aligned else None
+        self._h_is_trained = p.h_is_trained
         self._groups = np.union1d(group[known], [] if p.all_groups is None else p.all_groups.numpy()).astype(np.int64)
 
     def __call__(self, weights: Array) -> Tally:
@@ -69,6 +70,7 @@ class Counter:
             bias_images=weights @ (self._bias_labels > 0).astype(np.float64),
             aligned=self._aligned,
             groups=self._groups,
+            h_is_trained=self._h_is_trained,
         )
 
 

@@ -1,11 +1,13 @@
 """Build what a configuration describes: data, networks and trainer."""
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -68,12 +70,22 @@ class Experiment:
         """
         return Loader(_make_splits(self.config, self.data)[split], self.config.evaluation.batch_size, self.device)
 
-    def predict(self, networks: Networks, split: str) -> Predictions:
+    def h_is_trained(self, epochs: float) -> bool:
+        """Return whether one of the first epochs of the run trains h."""
+        phases = self.config.training.phases
+        first_epochs = accumulate((phase.epochs for phase in phases), initial=1)
+        return any(
+            "h" in load_method(phase.method).trains and first <= epochs
+            for phase, first in zip(phases, first_epochs, strict=False)
+        )
+
+    def predict(self, networks: Networks, split: str, epochs: float = math.inf) -> Predictions:
         """Run networks on a split.
 
         Args:
             networks: f, g and h, on `device`.
             split: "train", "val" or "test".
+            epochs: Number of epochs of this run for which the networks were trained; all, if not given.
 
         Returns:
             For each example its labels, its task logits, and how many of its bias labels h predicts correctly, on the
@@ -83,7 +95,8 @@ class Experiment:
             NotFiniteError: If logits are infinite or NaN.
         """
         spec = self.data.spec
-        predictions = predict(networks, self.loader(split), spec.num_groups, spec.aligned, self._groups)
+        loader, h_is_trained = self.loader(split), self.h_is_trained(epochs)
+        predictions = predict(networks, loader, spec.num_groups, spec.aligned, self._groups, h_is_trained)
         if not bool(predictions.probabilities.isfinite().all()):
             raise NotFiniteError(
                 f"the networks' outputs on {split} are not finite: training diverged; lower the learning rate or set "

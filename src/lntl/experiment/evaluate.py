@@ -109,7 +109,7 @@ def evaluate_checkpoint(
 def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str) -> Evaluation:
     networks = load_networks(experiment, saved, path)
     try:
-        predictions = experiment.predict(networks, split)
+        predictions = experiment.predict(networks, split, len(saved.records))
     except NotFiniteError as error:
         raise NotFiniteError(f"{path}: {error}") from error
     data, spec = experiment.data, experiment.data.spec

@@ -160,7 +160,7 @@ class Run:
         """Evaluate on val, log and save."""
         start_time = perf_counter()
         self._check_finite()
-        predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
+        predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val", record.total_epoch)
         scores = compute(predictions, self.experiment.config.evaluation.metrics)
         val = {f"val/{name}": value for name, value in scores.items()}
         chance = {"train/h_chance": self._bias_chance[0]} if "train/h_accuracy" in record.metrics else {}
@@ -292,7 +292,7 @@ def _share_of_most_frequent(parts: list[Tensor]) -> float:
 
 
 def _format(values: Mapping[str, float | None]) -> str:
-    return " ".join(f"{name}={'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items())
+    return " ".join(f"{name}={value:.4f}" for name, value in values.items() if value is not None)
 
 
 def run_folder(config: Config) -> RunFolder:

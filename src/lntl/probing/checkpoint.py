@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,7 +25,6 @@ from lntl.experiment.build import Experiment
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.evaluate import evaluate_checkpoint
 from lntl.experiment.run import folder_of_checkpoint
-from lntl.methods import load_method
 from lntl.probing.features import check_layers, default_layers
 from lntl.probing.image_shift import check_images, select_directions, shift_images
 from lntl.probing.leakage import Subject, count_head, measure_leakage
@@ -217,10 +215,7 @@ def _score_head(subject: Subject, halves: Halves, z: Tensor | None) -> tuple[flo
 
     The features z of all images are used if they have the shape that h expects, not that of a coarser grid.
     """
-    phases = subject.experiment.config.training.phases
-    first_epochs = accumulate((phase.epochs for phase in phases), initial=1)
-    methods = [phase.method for phase, first in zip(phases, first_epochs, strict=False) if first <= subject.epoch]
-    if not any("h" in load_method(method).trains for method in methods):
+    if not subject.experiment.h_is_trained(subject.epoch):
         return None, None
     index = halves(halves.seeds[0])[1]
     held_out = replace(subject, index=subject.index[index])

@@ -265,7 +265,7 @@ def _make_probe_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
         return
     reference = files.probe.reference
     rows = {RUN: files.probe.probes, ERM: reference.erm or [], "raw pixels": reference.pixels}
-    if files.method == "erm":
+    if files.is_plain:
         rows = {"this run (plain training)": files.probe.probes, "": [], "raw pixels": reference.pixels}
     series = {
         name: [figures.Bar(layer=layer_label(row.layer), probe=row.probe, mean=row.mean, std=row.std) for row in rows]

@@ -116,7 +116,7 @@ def _list_unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
         texts.append((f"How much of the {bias} is left in the features.", command("probe", files.path)))
     if files.recoloring is None and files.image_shift is None and files.has_bias:
         texts.append((f"Whether predictions change when only the {bias} of an image changes.", ""))
-    if files.erm is None and files.method != "erm":
+    if files.erm is None and not files.is_plain:
         texts.append(("Plain training (ERM) on the same data: the gain and the cost of unlearning are not known.", ""))
     return [
         *texts,

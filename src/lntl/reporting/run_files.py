@@ -53,6 +53,11 @@ class RunFiles:
         return [phase for phase in phases if isinstance(phase, dict)] if isinstance(phases, list) else []
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the run is plain training without random colors, so that nothing in it reduces a bias."""
+        return self.method == "erm" and not self.section("data").get("random_colors")
+
+    @property
     def has_bias(self) -> bool:
         """Whether any evaluated image has a bias label; True without an evaluation."""
         return self.evaluation is None or any(row.n for row in self.evaluation.by_bias)

@@ -32,7 +32,6 @@ from lntl.runs.formats import (
 from lntl.text import shell
 
 _LAYERS = {"f": "z, the features", "penultimate": "before the logits", "pixels": "raw pixels"}
-_NO_BIAS_HEAD = Estimate(undefined="plain training does not train h")
 _COMPARED_NUMBERS = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate")
 
 
@@ -63,6 +62,7 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         name=files.path.resolve().name,
         folder=str(files.path),
         method=files.method,
+        is_plain=files.is_plain,
         epoch=evaluation.epoch if evaluation else result.best.epoch if result else None,
         seed=result.seed if result else None,
         data=result.data if result else None,
@@ -112,7 +112,7 @@ def _collect_measurements(files: RunFiles) -> Measurements:
     erm_leakage = _find_highest(probe.reference.erm or []) if probe else None
     return Measurements(
         bias=_name_bias(files),
-        unlearns=files.method != "erm",
+        unlearns=not files.is_plain,
         unbiased=_get_metric(files, "unbiased_accuracy"),
         erm_unbiased=_get_metric(erm, "unbiased_accuracy"),
         aligned=_get_metric(files, "aligned_accuracy"),
@@ -220,7 +220,7 @@ def _collect_metrics(files: RunFiles) -> list[ComparedMetric]:
             all_cells=metrics[name].all_cells if metrics else None,
             lowest=metrics[name].lowest if metrics else None,
             run=_get_metric(files, name),
-            erm=_NO_BIAS_HEAD if files.erm and name == "bias_accuracy" else _get_metric(files.erm, name),
+            erm=_get_metric(files.erm, name),
         )
         for name in names
     ]

@@ -40,6 +40,8 @@ def _format_number(value: float | None, format_spec: str = ".4f") -> str:
 def result_table(result: Result, color_var: float | None) -> Table:
     """Return the test metrics of a finished run and of ERM, and the results of the paper on Colored MNIST."""
     metrics = list(result.last.test)[:NUM_HEADLINES]
+    if "bias_accuracy" in metrics and result.last.test["bias_accuracy"] is None:
+        metrics.remove("bias_accuracy")  # the run does not train h
     columns = (METRICS[name].column if name in METRICS else name for name in metrics)
     table = _make_table(f"{result.project}: {result.experiment} on the test set", "", "epochs", *columns)
     table.collapse_padding = table.columns[0].no_wrap = True
@@ -48,9 +50,10 @@ def result_table(result: Result, color_var: float | None) -> Table:
         scores["bias_accuracy"] = ""  # plain training has no bias head
         epochs = str(result.erm.last.epoch)
         table.add_row("plain training (ERM)", epochs, *(scores[name] for name in metrics))
+    name = "this run" if result.method == "erm" else result.method
     for checkpoint, label in ((result.last, "last"), (result.best, "best on val")):
         values = [_format_number(checkpoint.test[name]) for name in metrics]
-        table.add_row(f"{result.method}, {label}", str(checkpoint.epoch), *values)
+        table.add_row(f"{name}, {label}", str(checkpoint.epoch), *values)
     if color_var in paper.LNTL:
         table.add_section()
         for name, published in (("baseline", paper.BASELINE), ("LNTL", paper.LNTL)):

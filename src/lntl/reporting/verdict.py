@@ -37,7 +37,7 @@ class Measurements:
     """The numbers behind the verdict, None if not measured; `erm_*` belong to plain training."""
 
     bias: str
-    unlearns: bool  # whether the run uses another method than plain training
+    unlearns: bool  # whether the run is more than plain training
     unbiased: Estimate | None = None  # accuracy averaged over groups, so that using the bias does not raise it
     erm_unbiased: Estimate | None = None
     aligned: Estimate | None = None

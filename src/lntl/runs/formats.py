@@ -385,6 +385,7 @@ class RunReport(BaseModel):
     name: str
     folder: str
     method: str
+    is_plain: bool
     epoch: int | None = None
     seed: int | None = None
     data: str | None = None
