@@ -176,7 +176,7 @@ def write_evaluation(path: Path, accuracy: float, epoch: int) -> None:
             hits[y == bias], "accuracy where the bias value indicates the class, as in training"
         ),
         "conflicting_accuracy": make_metric(hits[y != bias], "accuracy where the bias value indicates another class"),
-        "bias_accuracy": {"value": None, "low": None, "high": None, "n": 0, "undefined": "the run does not train h"}
+        "bias_accuracy": {"value": None, "low": None, "high": None, "n": 0, "undefined": "h was not trained"}
         | {"meaning": "accuracy of h over the known bias labels"},
     }
     rows = {

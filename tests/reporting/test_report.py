@@ -186,7 +186,7 @@ def test_report_json_has_the_numbers_of_the_files(single_report: Path, synthetic
         assert (row["n"], row["meaning"]) == (metric["n"], metric["meaning"])
     assert [row["name"] for row in run["metrics"]] == list(test["metrics"])
     (h_row,) = [row for row in run["metrics"] if row["name"] == "bias_accuracy"]
-    assert h_row["erm"]["undefined"] == "the run does not train h"
+    assert h_row["erm"]["undefined"] == "h was not trained"
     for rows in ("by_class", "by_bias"):
         assert [(r["name"], r["n"], r["run"]["value"]) for r in run[rows]] == [
             (r["name"], r["n"], r["value"]) for r in test[rows]

@@ -391,7 +391,7 @@ METRICS: dict[str, Metric] = {
             label="accuracy of h",
             column="bias (h)",
             meaning="h's accuracy over the known bias labels (chance is the share of the most frequent value)",
-            undefined=lambda t, names: "no bias label is known" if t.h_is_trained else "the run does not train h",
+            undefined=lambda t, names: "no bias label is known" if t.h_is_trained else "h was not trained",
             images=lambda t: int(t.bias_images[0]),
         ),
         Metric(
