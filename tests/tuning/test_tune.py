@@ -127,9 +127,9 @@ def test_the_command_tune_makes_trials_the_best_configuration_and_a_page(
 ) -> None:
     splits, predict = [], Experiment.predict
 
-    def record_split(self: Experiment, networks: Any, split: str) -> Any:
+    def record_split(self: Experiment, networks: Any, split: str, epochs: float) -> Any:
         splits.append(split)
-        return predict(self, networks, split)
+        return predict(self, networks, split, epochs)
 
     monkeypatch.setattr(Experiment, "predict", record_split)
     assert lntl("tune", "tiny.yaml", "space.yaml", "--trials", "3") == 0
