@@ -4,10 +4,10 @@
 
 A run that was trained with bins of brightness has other groups. This script compares all runs of a plan on the groups
 of one column: accuracy on the test images whose column value agrees with the label as in the training set (`own`),
-accuracy on the other test images (`other`), and the mean and the lowest accuracy of the groups. Differences from plain
-training are differences of means over seeds. Their 95 % intervals come from a bootstrap over images within each group,
-with the same images for both methods. --probe measures how well new probes predict the column from z and from the layer
-before the logits, on 3,000 test images.
+accuracy on the other test images (`other`), the accuracy of each group, and the mean and the lowest of these.
+Differences from plain training are differences of means over seeds. The 95 % intervals of differences and groups come
+from a bootstrap over images within each group, with the same images for both methods. --probe measures how well new
+probes predict the column from z and from the layer before the logits, on 3,000 test images.
 
 Writes three files into the folder of the plan: hits.npz (which images each run classified correctly, so that the runs
 may be removed), sets.json and sets.md.
@@ -85,16 +85,21 @@ def read_hits(folder: RunFolder, split: Groups) -> NDArray[np.bool_]:
     return np.array([hits[row] for row in split.row.tolist()], dtype=np.bool_)
 
 
+def group_accuracy(split: Groups, is_correct: NDArray[np.bool_], weight: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the accuracy of each group that has images, in the order of `names`; arguments as in compute_scores."""
+    hits, count = (np.bincount(split.cell, weight * w, len(split.names)) for w in (is_correct, np.ones(len(weight))))
+    accuracy: NDArray[np.float64] = hits[count > 0] / count[count > 0]
+    return accuracy
+
+
 def compute_scores(split: Groups, is_correct: NDArray[np.bool_], weight: NDArray[np.int64]) -> dict[str, float]:
     """Return accuracies on the sets and groups.
 
     is_correct (n,): whether each image is classified correctly. weight (n,): how often each image counts.
     """
-    ones = np.ones(len(is_correct))
-    count, hits = (np.bincount(split.cell, weight * w, len(split.names)) for w in (ones, is_correct))
-    accuracies = hits[count > 0] / count[count > 0]
+    accuracies = group_accuracy(split, is_correct, weight)
     result = {"unbiased": float(accuracies.mean()), "worst": float(accuracies.min())}
-    result["all"] = float(hits.sum() / count.sum())
+    result["all"] = float((weight * is_correct).sum() / weight.sum())
     if split.conflicting is not None:
         for name, part in (("own", ~split.conflicting), ("other", split.conflicting)):
             result[name] = float((weight * is_correct)[part].sum() / weight[part].sum())
@@ -197,14 +202,32 @@ def make_row(
             low, high = np.quantile(draws, [0.025, 0.975]).tolist()
             value = np.mean([table[ids[s]][metric] - table[plain_ids[s]][metric] for s in seeds])
             row[metric]["difference"] = {"value": float(value), "low": low, "high": high, "seeds": len(seeds)}
+    row["groups"] = list_groups([splits[run_id] for run_id in ids.values()], [hits[run_id] for run_id in ids.values()])
     leakages = [table[run_id]["leakage"] for run_id in ids.values() if table[run_id]["leakage"]]
     if leakages:
         row["leakage"] = {layer: float(np.mean([leakage[layer] for leakage in leakages])) for layer in leakages[0]}
     return row
 
 
+def list_groups(splits: list[Groups], hits: list[NDArray[np.bool_]]) -> dict[str, dict[str, float]]:
+    """Return of each group its images in one test set, its mean accuracy over seeds, and the 95 % interval."""
+    images = np.bincount(splits[0].cell, minlength=len(splits[0].names))
+    runs = list(zip(splits, hits, strict=True))
+    means = np.mean([group_accuracy(split, hit, np.ones(len(hit), dtype=np.int64)) for split, hit in runs], axis=0)
+    draws = [
+        np.mean([group_accuracy(split, hit, resample_weights(split, resample)) for split, hit in runs], axis=0)
+        for resample in range(RESAMPLES)
+    ]
+    lows, highs = np.quantile(draws, [0.025, 0.975], axis=0)
+    names = [name for name, n in zip(splits[0].names, images, strict=True) if n]
+    return {
+        name: {"n": int(n), "mean": float(mean), "low": float(low), "high": float(high)}
+        for name, n, mean, low, high in zip(names, images[images > 0], means, lows, highs, strict=True)
+    }
+
+
 def format_markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the table: accuracies in per cent, those of the seeds in brackets, the difference from plain training."""
+    """Return two tables: scores in per cent, with each seed and the difference from plain training; then the groups."""
     metrics = [m for m in ("own", "other", "unbiased", "worst") if any(m in row for row in rows)]
     lines = [f"| method | {' | '.join(metrics)} | leakage |", f"|---|{'---|' * (len(metrics) + 1)}"]
     for row in rows:
@@ -218,9 +241,19 @@ def format_markdown(rows: list[dict[str, Any]]) -> str:
                 )
             cells.append(text)
         leakage = ", ".join(f"{layer} {value:.3f}" for layer, value in row.get("leakage", {}).items())
-        data = ", ".join(Path(str(v)).stem for v in row["overrides"].values())
-        lines.append(f"| {row['label']}{f', {data}' if data else ''} | {' | '.join(cells)} | {leakage} |")
+        lines.append(f"| {_title(row)} | {' | '.join(cells)} | {leakage} |")
+    lines += ["", "| group | method | images | accuracy |", "|---|---|---|---|"]
+    for name in rows[0]["groups"]:
+        for row in rows:
+            group = row["groups"][name]
+            mean, low, high = (f"{100 * group[key]:.1f}" for key in ("mean", "low", "high"))
+            lines.append(f"| {name} | {_title(row)} | {group['n']} | {mean} [{low}, {high}] |")
     return "\n".join(lines) + "\n"
+
+
+def _title(row: dict[str, Any]) -> str:
+    """Return the label of a row, with its training set if the plan has several."""
+    return ", ".join([row["label"], *(Path(str(value)).stem for value in row["overrides"].values())])
 
 
 if __name__ == "__main__":

@@ -59,24 +59,24 @@ LEAKAGE_BY_ANSWER: dict[str, dict[str, Any]] = {
 def test_the_answer_about_the_use_of_the_bias_follows_from_accuracy_and_flips(
     numbers: dict[str, Any], answer: str
 ) -> None:
-    assert bias_use_answer(Measurements("color", True, **numbers)).short == answer
+    assert bias_use_answer(Measurements("color", False, **numbers)).short == answer
 
 
 @pytest.mark.parametrize("expected", LEAKAGE_BY_ANSWER)
 def test_the_answer_about_leakage_compares_with_plain_training(expected: str) -> None:
-    answer = leakage_answer(Measurements("color", True, **LEAKAGE_BY_ANSWER[expected]))
+    answer = leakage_answer(Measurements("color", False, **LEAKAGE_BY_ANSWER[expected]))
     assert answer.short == expected
     assert ("not clearly less than with plain training" in answer.text) == (expected == "No")
 
 
 def test_leakage_is_compared_by_skill_where_chance_is_high() -> None:
     settings = {"chance": 0.95, "n_test": 100_000, "erm_leakage": 0.998}
-    assert leakage_answer(Measurements("scar", True, leakage=0.98, **settings)).short == "Partly"
-    assert leakage_answer(Measurements("scar", True, leakage=0.995, **settings)).short == "No"
+    assert leakage_answer(Measurements("scar", False, leakage=0.98, **settings)).short == "Partly"
+    assert leakage_answer(Measurements("scar", False, leakage=0.995, **settings)).short == "No"
 
 
 def test_without_plain_training_the_answer_about_leakage_has_no_comparison() -> None:
-    answer = leakage_answer(Measurements("color", True, leakage=0.5, **PROBE_SETTINGS))
+    answer = leakage_answer(Measurements("color", False, leakage=0.5, **PROBE_SETTINGS))
     assert answer.short == "No"
     assert "plain training" not in answer.text
 
@@ -86,7 +86,7 @@ def test_the_report_and_the_probe_command_give_the_same_answer() -> None:
     for chance, n, skill, h_skill in product((0.1, 0.951), (20, 5000), (0.0, 0.04, 0.06, 1.0), (0.0, 0.06, 1.0)):
         leakage, h = (chance + share * (1 - chance) for share in (skill, h_skill))
         measurements = Measurements(
-            "sex", True, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance
+            "sex", False, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance
         )
         probe = Probe(
             epoch=1,
@@ -109,13 +109,13 @@ def test_the_report_and_the_probe_command_give_the_same_answer() -> None:
 
 @pytest.mark.parametrize(("h", "leakage", "is_fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
 def test_h_was_fooled_only_if_h_is_at_chance_and_the_probe_is_not(h: float, leakage: str, is_fooled: bool) -> None:
-    text = leakage_answer(Measurements("color", True, h_accuracy=h, h_chance=0.1, **LEAKAGE_BY_ANSWER[leakage])).text
+    text = leakage_answer(Measurements("color", False, h_accuracy=h, h_chance=0.1, **LEAKAGE_BY_ANSWER[leakage])).text
     assert "accuracy of the bias head h is" in text
     assert ("h was fooled" in text) == is_fooled
     assert (
         "bias head"
         not in leakage_answer(
-            Measurements("color", False, h_accuracy=h, h_chance=0.1, **LEAKAGE_BY_ANSWER[leakage])
+            Measurements("color", True, h_accuracy=h, h_chance=0.1, **LEAKAGE_BY_ANSWER[leakage])
         ).text
     )
 
@@ -140,7 +140,7 @@ def test_h_was_fooled_only_if_h_is_at_chance_and_the_probe_is_not(h: float, leak
     ],
 )
 def test_the_verdict_combines_both_answers(numbers: dict[str, Any], leakage: str, word: str, phrase: str) -> None:
-    answer = verdict(Measurements("color", True, **numbers, **LEAKAGE_BY_ANSWER[leakage]))
+    answer = verdict(Measurements("color", False, **numbers, **LEAKAGE_BY_ANSWER[leakage]))
     assert answer.word == word
     assert phrase in answer.text
     assert answer.text.endswith(".")
@@ -157,7 +157,7 @@ def test_the_verdict_combines_both_answers(numbers: dict[str, Any], leakage: str
     ],
 )
 def test_plain_training_does_not_claim_to_unlearn(numbers: dict[str, Any], word: str) -> None:
-    measurements = Measurements("color", False, **numbers)
+    measurements = Measurements("color", True, **numbers)
     assert verdict(measurements).word == word
     assert [answer.question for answer in answers(measurements)] == [
         "Does the network use the color?",
@@ -172,7 +172,7 @@ def test_plain_training_does_not_claim_to_unlearn(numbers: dict[str, Any], word:
 def test_the_cost_is_the_loss_of_aligned_accuracy_and_the_time(aligned: float | None, expected: str) -> None:
     value = None if aligned is None else make_estimate(aligned)
     answer = cost_answer(
-        Measurements("color", True, aligned=value, erm_aligned=make_estimate(0.99), seconds=600, erm_seconds=300)
+        Measurements("color", False, aligned=value, erm_aligned=make_estimate(0.99), seconds=600, erm_seconds=300)
     )
     assert answer.short == expected
     assert "Training took 10.0\u202fmin, 2.0 times as long as plain training." in answer.text

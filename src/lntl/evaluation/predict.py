@@ -97,7 +97,7 @@ def predict(
 ) -> Predictions:
     """Return the predictions of f, g and h on a split, in its order; leaves the networks in eval mode.
 
-    If h is not trained, it predicts nothing.
+    If h is not trained, its bias labels are not counted.
     With n processes, each predicts every n-th batch of the same batches, and all return the same predictions.
     """
     if len(loader.split) == 0:
@@ -107,7 +107,7 @@ def predict(
     for batch in loader.batches(turns=(ranks.rank(), ranks.world_size())):
         z = networks.f(batch.x)
         known = (batch.bias != IGNORE) & h_is_trained
-        hits = (networks.h(z).argmax(dim=1) == batch.bias) & known if h_is_trained else known
+        hits = (networks.h(z).argmax(dim=1) == batch.bias) & known
         counts = (labels.reshape(len(labels), -1).sum(1) for labels in (hits, known))
         rows = (batch.y, batch.group, batch.row, networks.g(z), *counts)
         columns.append(tuple(column.cpu() for column in rows))

@@ -67,9 +67,9 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         seed=result.seed if result else None,
         data=result.data if result else None,
         bias=numbers.bias,
-        question=f"Did the network unlearn the {numbers.bias}?"
-        if numbers.unlearns
-        else f"How much does plain training use the {numbers.bias}?",
+        question=f"How much does plain training use the {numbers.bias}?"
+        if numbers.is_plain
+        else f"Did the network unlearn the {numbers.bias}?",
         verdict=verdict.verdict(numbers),
         answers=verdict.answers(numbers),
         key_numbers=_make_key_numbers(files, numbers),
@@ -112,7 +112,7 @@ def _collect_measurements(files: RunFiles) -> Measurements:
     erm_leakage = _find_highest(probe.reference.erm or []) if probe else None
     return Measurements(
         bias=_name_bias(files),
-        unlearns=not files.is_plain,
+        is_plain=files.is_plain,
         unbiased=_get_metric(files, "unbiased_accuracy"),
         erm_unbiased=_get_metric(erm, "unbiased_accuracy"),
         aligned=_get_metric(files, "aligned_accuracy"),

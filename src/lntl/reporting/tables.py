@@ -41,7 +41,7 @@ def result_table(result: Result, color_var: float | None) -> Table:
     """Return the test metrics of a finished run and of ERM, and the results of the paper on Colored MNIST."""
     metrics = list(result.last.test)[:NUM_HEADLINES]
     if "bias_accuracy" in metrics and result.last.test["bias_accuracy"] is None:
-        metrics.remove("bias_accuracy")  # the run does not train h
+        metrics.remove("bias_accuracy")  # h was not trained, or no bias label is known
     columns = (METRICS[name].column if name in METRICS else name for name in metrics)
     table = _make_table(f"{result.project}: {result.experiment} on the test set", "", "epochs", *columns)
     table.collapse_padding = table.columns[0].no_wrap = True

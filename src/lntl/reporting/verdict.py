@@ -37,7 +37,7 @@ class Measurements:
     """The numbers behind the verdict, None if not measured; `erm_*` belong to plain training."""
 
     bias: str
-    unlearns: bool  # whether the run is more than plain training
+    is_plain: bool  # whether the run is plain training
     unbiased: Estimate | None = None  # accuracy averaged over groups, so that using the bias does not raise it
     erm_unbiased: Estimate | None = None
     aligned: Estimate | None = None
@@ -85,16 +85,16 @@ def skill(accuracy: float, chance: float) -> float:
 def answers(m: Measurements) -> list[Answer]:
     """Return the answers about use of the bias, leakage and cost; plain training has no answer about cost."""
     return (
-        [bias_use_answer(m), leakage_answer(m), cost_answer(m)]
-        if m.unlearns
-        else [bias_use_answer(m), leakage_answer(m)]
+        [bias_use_answer(m), leakage_answer(m)]
+        if m.is_plain
+        else [bias_use_answer(m), leakage_answer(m), cost_answer(m)]
     )
 
 
 def verdict(m: Measurements) -> Verdict:
     """Return whether the run unlearned the bias: one word, and a sentence that explains it."""
     used_less, removed = bias_use_answer(m).short, leakage_answer(m).short  # "is it used less?", "is it gone?"
-    if not m.unlearns:
+    if m.is_plain:
         return Verdict(
             word={"Yes": "Biased", "Hardly": "Not biased"}.get(used_less, "Plain"),
             text="This run is plain training, which does not unlearn a bias; compare other runs with it.",
@@ -160,7 +160,7 @@ def bias_use_answer(m: Measurements) -> Answer:
             f"{_describe_erm(m.erm_flips)}."
         )
     texts += m.shifts
-    if not m.unlearns:
+    if m.is_plain:
         text = " ".join(texts) or _NOT_MEASURED
         return Answer(question=f"Does the network use the {m.bias}?", short=_describe_bias_use_of_erm(m), text=text)
     unbiased, flips = _compare_intervals(m.unbiased, m.erm_unbiased), _compare_intervals(m.flips, m.erm_flips)
@@ -208,7 +208,7 @@ def leakage_answer(m: Measurements) -> Answer:
         short = "No"
         if erm_skill is not None:
             texts.append("This is not clearly less than with plain training.")
-    if m.unlearns and m.h_accuracy is not None and m.h_chance is not None:
+    if not m.is_plain and m.h_accuracy is not None and m.h_chance is not None:
         text = f"The accuracy of the bias head h is {percent(m.h_accuracy)} (chance for h: {percent(m.h_chance)})"
         fooled = short != "Yes" and is_at_chance(m.h_accuracy, m.h_chance, m.n_test)
         texts.append(f"{text}{': h was fooled, the fresh probe was not' if fooled else ''}.")
