@@ -113,9 +113,12 @@ def test_the_erm_config_differs_only_in_its_phases() -> None:
 
 
 def test_plain_training_has_no_random_colors() -> None:
-    config = configuration.read(DEFAULT_PATH, ["evaluation.erm_epochs=7", "data.random_colors=0.5", "data.rotation=15"])
+    config = configuration.read(
+        DEFAULT_PATH,
+        ["evaluation.erm_epochs=7", "data.random_colors=0.5", "data.random_invert=0.5", "data.rotation=15"],
+    )
     data = configuration.erm_config(config, Path("runs/mine")).data
-    assert data.model_dump() == config.data.model_dump() | {"random_colors": 0.0}
+    assert data.model_dump() == config.data.model_dump() | {"random_colors": 0.0, "random_invert": 0.0}
 
 
 def test_a_users_method_adds_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: RawConfig) -> None:

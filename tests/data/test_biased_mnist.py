@@ -220,6 +220,32 @@ def test_random_colors_remove_the_original_color(data: Dataset) -> None:
         torch.testing.assert_close(first_images, x, atol=0.05, rtol=0)
 
 
+def test_the_configured_share_of_channels_is_inverted() -> None:
+    """Random colors keep the ranks of two pixels in each channel; an inverted channel has the opposite ranks."""
+    x = torch.rand(1, 3, 1, 2).expand(4000, 3, 1, 2)
+    index = torch.arange(len(x))
+    colored, inverted = (mnist.Augmentation(0.0, 1.0, share)(x, index, 7) for share in (0.0, 0.3))
+    rank, inverted_rank = (image[..., 0] > image[..., 1] for image in (colored, inverted))
+    is_inverted = (rank != inverted_rank)[..., 0]  # (N, 3)
+    assert is_inverted.float().mean(dim=0).tolist() == pytest.approx([0.3] * 3, abs=0.03)
+    assert float(is_inverted.all(dim=1).float().mean()) == pytest.approx(0.3**3, abs=0.01)  # independent of each other
+    torch.testing.assert_close(inverted.std(dim=3), colored.std(dim=3))
+
+
+def test_with_half_of_the_channels_inverted_two_colors_say_nothing_about_the_original_colors() -> None:
+    """Which of two colors is brighter in a channel of the image no longer tells which one was brighter before."""
+    pairs = torch.tensor(
+        [[[0.9, 0.1], [0.2, 0.8], [0.5, 0.4]], [[0.1, 0.9], [0.6, 0.3], [0.2, 0.7]]]
+    )  # (2, 3 channels, 2)
+    index = torch.arange(4000)
+    for pair in pairs:
+        x = mnist.Augmentation(0.0, 1.0, 0.5)(pair[None, :, None].expand(len(index), 3, 1, 2), index, 7)
+        first_is_brighter = x[:, :, 0, 0] > x[:, :, 0, 1]
+        orders, counts = first_is_brighter.unique(dim=0, return_counts=True)
+        assert len(orders) == 8
+        assert (counts / len(index)).tolist() == pytest.approx([1 / 8] * 8, abs=0.02)
+
+
 def test_random_colors_of_a_constant_image_are_finite() -> None:
     x = torch.ones(1, 3, 28, 28)
     assert torch.isfinite(mnist.Augmentation(0.0, 1.0)(x, torch.tensor([3]), 7)).all()

@@ -12,9 +12,12 @@ from pictures import write_images
 from pydantic import ValidationError
 from torchvision.transforms import v2
 
+from lntl.data.biased_mnist import BiasedMNIST
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.decoding import UnreadableImageError, decode
 from lntl.data.images import ImageSettings, ImageSource, Normalise
+from lntl.data.lff_colored_mnist import LfFColoredMNIST
+from lntl.plugins import Settings
 
 TRAINING_OPTIONS: dict[str, Any] = {"size": 14, "crop": "resized", "flip": True, "randaugment": 1, "random_colors": 0.5}
 
@@ -74,6 +77,12 @@ def test_a_share_of_the_training_images_gets_random_colors(tmp_path: Path) -> No
 def test_random_colors_of_gray_images_are_refused(settings: type[ImageSettings] | type[ColoredMNIST.Config]) -> None:
     with pytest.raises(ValidationError, match="grayscale: true excludes random_colors; set only one of them"):
         settings(grayscale=True, random_colors=0.5)
+
+
+@pytest.mark.parametrize("settings", [ImageSettings, ColoredMNIST.Config, BiasedMNIST.Config, LfFColoredMNIST.Config])
+def test_inverted_channels_without_random_colors_are_refused(settings: type[Settings]) -> None:
+    with pytest.raises(ValidationError, match="random_invert needs random_colors; set random_colors"):
+        settings.model_validate({"random_invert": 0.5})
 
 
 def test_batches_are_channels_last_in_memory(tmp_path: Path) -> None:

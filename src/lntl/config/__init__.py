@@ -250,8 +250,7 @@ def erm_config(config: Config, folder: Path) -> Config:
     raw = config.model_dump()
     raw["project"]["experiment_name"] = "erm"
     raw["logging"]["output_dir"] = str(folder)
-    if "random_colors" in raw["data"]:
-        raw["data"]["random_colors"] = 0.0
+    raw["data"] |= {name: 0.0 for name in ("random_colors", "random_invert") if name in raw["data"]}
     raw["training"]["phases"] = [{"method": "erm", "epochs": config.evaluation.erm_epochs}]
     raw["training"]["start_from"] = None
     raw["evaluation"]["erm_epochs"] = 0

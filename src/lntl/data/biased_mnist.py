@@ -179,7 +179,7 @@ class BiasedMNIST(Dataset):
             row=digits.row,
             digit=digits.images > 0,
             background=y,
-            augmentation=Augmentation(config.rotation, config.random_colors),
+            augmentation=Augmentation(config.rotation, config.random_colors, config.random_invert),
         )
         colors = [
             draw_colors(y, correlation if digits.biased else UNBIASED_CORRELATION, derive(config.seed, split, part))

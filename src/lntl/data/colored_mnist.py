@@ -14,7 +14,7 @@ from torch.nn.functional import max_pool2d
 from lntl.data import mnist
 from lntl.data.array_file import READ_ERRORS, load_object_array
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.image_settings import RandomColors, refuse_random_colors_of_gray_images
+from lntl.data.image_settings import RandomColors, RandomInvert, check_random_colors
 from lntl.data.mnist import CLASSES, Augmentation, ColorBias, DigitSplit, Rotation, select_bias
 from lntl.data.transforms import luma
 from lntl.errors import UserError
@@ -162,6 +162,7 @@ class ColoredMNIST(Dataset):
         )
         rotation: Rotation = 0.0
         random_colors: RandomColors = 0.0
+        random_invert: RandomInvert = 0.0
         seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colors and of the train/val split.")
         max_images: int | None = Field(
             None,
@@ -172,7 +173,7 @@ class ColoredMNIST(Dataset):
 
         @model_validator(mode="after")
         def _check_colors(self) -> Self:
-            refuse_random_colors_of_gray_images(self.grayscale, self.random_colors)
+            check_random_colors(self.grayscale, self.random_colors, self.random_invert)
             return self
 
     def __init__(self, config: "ColoredMNIST.Config") -> None:
@@ -193,7 +194,7 @@ class ColoredMNIST(Dataset):
         val = recolored.take(order[:held_out].sort().values)
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
         splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
-        augmentation = Augmentation(config.rotation, config.random_colors)
+        augmentation = Augmentation(config.rotation, config.random_colors, config.random_invert)
         final_splits = {
             name: replace(
                 split, grayscale=config.grayscale, bias_dilation=config.bias_dilation, augmentation=augmentation

@@ -49,10 +49,23 @@ RandomColors = Annotated[
 ]
 
 
-def refuse_random_colors_of_gray_images(grayscale: bool, random_colors: float) -> None:
-    """Raise an error of the configuration if gray images would get random colors."""
+RandomInvert = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Share of the channels of images in random colors that are inverted; 0.5 also hides which of two "
+        "colors is brighter. It needs random_colors.",
+    ),
+]
+
+
+def check_random_colors(grayscale: bool, random_colors: float, random_invert: float) -> None:
+    """Raise an error of the configuration if gray images would get random colors, or other images inverted channels."""
     if grayscale and random_colors:
         raise conflict("grayscale: true excludes random_colors; set only one of them")
+    if random_invert and not random_colors:
+        raise conflict("random_invert needs random_colors; set random_colors: 1.0, or remove random_invert")
 
 
 class ImageSettings(Settings):
@@ -81,6 +94,7 @@ class ImageSettings(Settings):
     )
     randaugment_magnitude: int = Field(9, ge=0, le=30, description="Strength of the random operations, from 0 to 30.")
     random_colors: RandomColors = 0.0
+    random_invert: RandomInvert = 0.0
     normalise: Normalisation = Field(
         IMAGENET, description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
     )
@@ -108,7 +122,7 @@ class ImageSettings(Settings):
 
     @model_validator(mode="after")
     def _check_colors(self) -> Self:
-        refuse_random_colors_of_gray_images(self.grayscale, self.random_colors)
+        check_random_colors(self.grayscale, self.random_colors, self.random_invert)
         return self
 
     @property

@@ -156,7 +156,8 @@ class ImageSource:
             if seed is not None and self.settings.random_colors:
                 numbers = uniforms(derive(seed, "random colors"), indices[part], transforms.RANDOM_COLORS)
                 x = out[part].permute(0, 3, 1, 2)
-                x.copy_(transforms.random_colors(x, self.settings.random_colors, numbers))
+                share, inverted = self.settings.random_colors, self.settings.random_invert
+                x.copy_(transforms.random_colors(x, share, inverted, numbers))
 
         self._fill_in_parts(fill, len(index))
         return out.permute(0, 3, 1, 2)

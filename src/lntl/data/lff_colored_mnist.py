@@ -142,7 +142,7 @@ class LfFColoredMNIST(Dataset):
                 gray=digits.images,
                 color=draw_noise(bias, config.severity, derive(config.seed, name, "noise")),
                 bias=bias,
-                augmentation=Augmentation(config.rotation, config.random_colors),
+                augmentation=Augmentation(config.rotation, config.random_colors, config.random_invert),
             )
             splits[name] = first_images(split, config.max_images)
         self.source = "Colored MNIST of LfF from the MNIST digits of the package"

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from lntl.data.image_settings import RandomColors
+from lntl.data.image_settings import RandomColors, RandomInvert, check_random_colors
 from lntl.data.transforms import RANDOM_COLORS, random_colors
 from lntl.plugins import Settings
 from lntl.seeding import derive, permutation, uniforms
@@ -36,10 +36,17 @@ def read(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images: rotation in degrees, and the share of images in random colors."""
+    """Random changes of training images.
+
+    Attributes:
+        rotation: Largest angle, in degrees.
+        random_colors: Share of the images in random colors.
+        random_invert: Share of the channels of these images that are inverted.
+    """
 
     rotation: float
     random_colors: float
+    random_invert: float = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.rotation or self.random_colors)
@@ -55,7 +62,9 @@ class Augmentation:
         numbers = uniforms(seed, rows, 1 + RANDOM_COLORS)
         if self.rotation:
             x = rotate(x, (2 * numbers[:, 0] - 1).to(x) * math.radians(self.rotation))
-        return random_colors(x, self.random_colors, numbers[:, 1:]) if self.random_colors else x
+        if self.random_colors:
+            x = random_colors(x, self.random_colors, self.random_invert, numbers[:, 1:])
+        return x
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
@@ -168,10 +177,16 @@ class DigitSettings(Settings):
     )
     rotation: Rotation = 0.0
     random_colors: RandomColors = 0.0
+    random_invert: RandomInvert = 0.0
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colors and of the train/val split.")
     max_images: int | None = Field(
         None, ge=100, le=1_000_000_000, description="Use only the first images of train and of test, for a quick try."
     )
+
+    @model_validator(mode="after")
+    def _check_colors(self) -> Self:
+        check_random_colors(False, self.random_colors, self.random_invert)
+        return self
 
 
 class Digits(NamedTuple):

@@ -15,7 +15,7 @@ from lntl.seeding import uniforms
 # Width to height of a resized crop is at most 4/3 and at least 3/4. Source: Szegedy et al., 2015, as in torchvision.
 MAX_RATIO = 4 / 3
 _CROP_NUMBERS, _FLIP_NUMBERS = 4, 1  # random numbers per image for its crop and its flip
-RANDOM_COLORS = 16  # random numbers per image for its colors
+RANDOM_COLORS = 19  # random numbers per image for its colors
 EPSILON = 1e-5  # added to the standard deviation of a channel before it divides
 
 
@@ -106,28 +106,31 @@ def _resize(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
     return result
 
 
-def random_colors(x: Tensor, share: float, numbers: Tensor) -> Tensor:
+def random_colors(x: Tensor, share: float, inverted: float, numbers: Tensor) -> Tensor:
     """Return images (N, 3, H, W) of which a share has random colors (see `mix_channels`).
 
-    The weights are absolute values of normal numbers, the contrast is uniform in [0, 1], the brightness is normal.
+    The weights are absolute values of normal numbers, the brightness is normal, the contrast is uniform in [0, 1], and
+    in a share `inverted` of the channels in [-1, 0].
     numbers: random numbers in [0, 1) that decide, (N, RANDOM_COLORS) float64.
     """
     chosen = numbers[:, 0] < share
     normal = torch.special.ndtri(numbers[:, 1:13].clamp(min=1e-12)).to(x)
     weights, brightness = normal[:, :9].abs().view(-1, 3, 3), normal[:, 9:]
-    return torch.where(chosen[:, None, None, None], mix_channels(x, weights, numbers[:, 13:].to(x), brightness), x)
+    contrast = torch.where(numbers[:, 16:] < inverted, -numbers[:, 13:16], numbers[:, 13:16]).to(x)
+    return torch.where(chosen[:, None, None, None], mix_channels(x, weights, contrast, brightness), x)
 
 
 def mix_channels(x: Tensor, weights: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     """Return images whose channels are weighted sums of the channels of x, with a given contrast and brightness.
 
     The weighted sum is standardised over the image before. An image of two colors has then the same pixels whatever
-    the colors are, if the weights are positive and the brighter color is at least as bright in each channel.
+    the colors are, if the weights are positive and the brighter color is at least as bright in each channel. If the
+    contrast is negative as often as positive, its pixels are as likely whatever the two colors are.
 
     Args:
         x: Images (N, 3, H, W).
         weights: Weight of each channel of x in each channel of the result, (N, 3, 3).
-        contrast: Standard deviation of each channel over the image, (N, 3).
+        contrast: Standard deviation of each channel over the image, (N, 3); if it is negative, the channel is inverted.
         brightness: Mean of each channel over the image, (N, 3).
 
     Returns:
