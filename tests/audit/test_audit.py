@@ -537,6 +537,25 @@ def test_random_colors_are_recommended_if_the_mean_color_predicts_the_bias(
         assert "random_colors" not in recommendation.yaml
 
 
+def test_inverted_channels_are_recommended_if_the_contrast_predicts_the_bias(
+    table: Path, run_audit: Callable[..., Audit]
+) -> None:
+    colors = dict(zip(SKIES, [(200, 40, 40), (40, 200, 40), (40, 40, 200)], strict=True)) | {"": (0, 0, 0)}
+    for number, row in enumerate(make_rows()):  # under one sky, the middle is brighter than the frame, else darker
+        image = np.full((24, 24, 3), colors[row["sky"]], dtype=np.uint8)
+        image[6:18, 6:18] = 255 if row["sky"] == SKIES[0] else number % 20
+        Image.fromarray(image).save(table / row["image"])
+    check = run_audit(table).check
+    assert check.biases[-1].contrast_accuracy is not None
+    assert check.biases[-1].contrast_accuracy >= 2 / 3
+    assert check.recommendation is not None
+    assert yaml.safe_load(check.recommendation.yaml)["data"] == {"random_colors": 1.0, "random_invert": 0.5}
+    assert any("How much brighter the middle of an image is" in reason for reason in check.recommendation.reasons)
+    bias = check.biases[-1].model_copy(update={"contrast_accuracy": 0.42})  # a skill of 0.13
+    advice = recommend(check.model_copy(update={"biases": [bias]}), 32, pooled=False, random_colors=True)
+    assert yaml.safe_load(advice.yaml)["data"] == {"random_colors": 1.0}
+
+
 @pytest.mark.parametrize(("color_accuracy", "recommended"), [(0.6, True), (0.48, False)])
 def test_a_weaker_color_is_enough_if_the_bias_determines_the_class(
     table: Path, run_audit: Callable[..., Audit], color_accuracy: float, recommended: bool

@@ -35,6 +35,24 @@ def test_equal_examples_are_in_one_set() -> None:
     assert set(sets.tolist()) == {IGNORE, 0, 1}
 
 
+def test_the_contrast_of_the_middle_equals_a_slow_formula() -> None:
+    """The mean of the central half of each side minus that of the image, in standard deviations of the image."""
+    images = to_tensor(make_images(3, 22))
+    contrasts = image_fingerprints(images).contrast
+    assert contrasts is not None
+    for image, contrast in zip(images.double().numpy(), contrasts, strict=True):
+        for weights, value in zip([(4, 1, 1), (1, 4, 1), (1, 1, 4)], contrast, strict=True):
+            mixed = (np.array(weights)[:, None, None] / 6 * image).sum(axis=0)
+            middle = [mixed[y, x] for y in range(5, 17) for x in range(5, 17)]
+            assert value == pytest.approx((np.mean(middle) - mixed.mean()) / mixed.std(), abs=1e-4)
+
+
+def test_an_image_of_one_color_has_no_contrast() -> None:
+    contrast = image_fingerprints(torch.full((1, 3, 8, 8), 7, dtype=torch.uint8)).contrast
+    assert contrast is not None
+    np.testing.assert_allclose(contrast, 0, atol=1e-2)
+
+
 def test_the_hash_equals_a_slow_formula() -> None:
     images = to_tensor(make_images(3, 64))
     hashes = image_fingerprints(images).phash

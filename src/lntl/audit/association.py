@@ -12,7 +12,7 @@ from lntl.types import IGNORE
 Ints = NDArray[np.int64]
 
 SIGNIFICANCE, POWER = 0.05, 0.8  # level and power of a two-sided test for a difference of two accuracies
-NEIGHBOURS = 15  # number of training images of the most similar color that predict the bias value of an image
+NEIGHBOURS = 15  # number of the most similar training images that predict the bias value of an image
 MAX_CELLS = 10_000_000  # largest number of (class, value) cells for which Cramér's V is computed
 
 
@@ -127,29 +127,29 @@ def majority_share(table: Table) -> float:
     return _share(table.class_count.max(), table.num_examples)
 
 
-def color_accuracy(
-    train_color: NDArray[np.float32], train_value: Ints, val_color: NDArray[np.float32], val_value: Ints
-) -> float:
-    """Return how well the mean color of an image predicts its bias value: balanced accuracy on val.
+def color_features(color: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return mean colors (n, 3) in [0, 255] and their directions, which a thin and a thick stroke share: (n, 6)."""
+    length = np.linalg.norm(color, axis=1, keepdims=True)
+    return np.concatenate([color / 255, color / np.maximum(length, 1)], axis=1)
 
-    The prediction is the most frequent bias value of the nearest training images. Their distance is computed from the
-    mean color and from its direction, which is the same for a thin and a thick stroke of one color.
+
+def neighbour_accuracy(
+    train_x: NDArray[np.float32], train_value: Ints, val_x: NDArray[np.float32], val_value: Ints
+) -> float:
+    """Return how well features of an image predict its bias value: balanced accuracy on val.
+
+    The prediction is the most frequent bias value of the nearest training images.
 
     Args:
-        train_color: Mean red, green and blue of training images, (n, 3) in [0, 255].
+        train_x: Features of training images, (n, d).
         train_value: Their bias values, (n,); IGNORE if unknown.
-        val_color: The same of images of val, (m, 3).
+        val_x: The same of images of val, (m, d).
         val_value: Their bias values, (m,).
 
     Returns:
         The mean over the values in val of the share of their images that are predicted correctly; NaN if fewer than
         two values are known in train or none is in val.
     """
-
-    def features(color: NDArray[np.float32]) -> NDArray[np.float32]:
-        length = np.linalg.norm(color, axis=1, keepdims=True)
-        return np.concatenate([color / 255, color / np.maximum(length, 1)], axis=1)
-
     in_train, in_val = train_value != IGNORE, val_value != IGNORE
     if len(np.unique(train_value[in_train])) < 2 or not in_val.any():
         return math.nan
@@ -157,8 +157,8 @@ def color_accuracy(
     from sklearn.neighbors import KNeighborsClassifier
 
     classifier = KNeighborsClassifier(min(NEIGHBOURS, int(in_train.sum())))
-    classifier.fit(features(train_color[in_train]), train_value[in_train])
-    value, predicted = val_value[in_val], classifier.predict(features(val_color[in_val]))
+    classifier.fit(train_x[in_train], train_value[in_train])
+    value, predicted = val_value[in_val], classifier.predict(val_x[in_val])
     return float(recall_score(value, predicted, labels=np.unique(value), average="macro"))
 
 

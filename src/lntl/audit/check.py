@@ -95,11 +95,10 @@ def _make_check(config: Config, examples: Examples) -> Check:
     for index, bias_spec in enumerate(spec.biases):
         labels = {name: _labels(split, index) for name, split in data.splits.items()}
         counts = _count_bias(bias_spec.name, bias_spec.values, y, labels, spec.num_classes)
-        counts.color_accuracy = _color_accuracy(examples, np.concatenate(list(labels.values())))
-        biases.append(counts)
+        biases.append(_with_image_accuracies(counts, examples, np.concatenate(list(labels.values()))))
     bias = bias_name(data.bias_kind, spec.biases)
-    biases.append(_count_bias(bias, spec.bias_value_names, y, joint, spec.num_classes))
-    biases[-1].color_accuracy = _color_accuracy(examples, examples.value)
+    joint_counts = _count_bias(bias, spec.bias_value_names, y, joint, spec.num_classes)
+    biases.append(_with_image_accuracies(joint_counts, examples, examples.value))
     names = CellNames(spec.class_names, spec.bias_value_names, data.label_kind, bias, spec.biases)
     occurring_cells = np.unique(np.concatenate([table.cells for table in tables.values()]))
     leak_error = examples.leak_error
@@ -246,15 +245,19 @@ def _brightness_accuracy(examples: Examples, crop: slice) -> float | None:
     return association.rule_accuracy(table, association.best_rule(table))
 
 
-def _color_accuracy(examples: Examples, value: Ints) -> float | None:
-    """Return the accuracy with which the mean color of an image of val predicts its bias value; None if undefined."""
-    opened_examples = examples.opened_examples
-    if opened_examples is None or (color := opened_examples.prints.color) is None:
-        return None
-    split, value = examples.split[opened_examples.position], value[opened_examples.position]
+def _with_image_accuracies(counts: BiasCounts, examples: Examples, value: Ints) -> BiasCounts:
+    """Return the counts of a bias with the accuracies of its prediction from images; value: (n,) of all examples."""
+    if (opened := examples.opened_examples) is None or opened.prints.color is None or opened.prints.contrast is None:
+        return counts
+    split, value = examples.split[opened.position], value[opened.position]
     in_train, in_val = (split == examples.splits.index(name) for name in ("train", "val"))
-    accuracy = association.color_accuracy(color[in_train], value[in_train], color[in_val], value[in_val])
-    return None if math.isnan(accuracy) else accuracy
+
+    def accuracy(x: NDArray[np.float32]) -> float | None:
+        share = association.neighbour_accuracy(x[in_train], value[in_train], x[in_val], value[in_val])
+        return None if math.isnan(share) else share
+
+    color, contrast = association.color_features(opened.prints.color), opened.prints.contrast
+    return counts.model_copy(update={"color_accuracy": accuracy(color), "contrast_accuracy": accuracy(contrast)})
 
 
 # --- duplicates ---

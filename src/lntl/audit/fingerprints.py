@@ -20,7 +20,10 @@ Hashes = NDArray[np.uint64]
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
 HASH_IMAGE_SIDE, LOW_FREQUENCIES = 32, 8  # side lengths of the gray image that is hashed, and of its low frequencies
 THUMB_SIDE = 16  # side length of the thumbnail
+# Mixtures of red, green and blue, with positive weights as those of random colors.
+MIXTURES = ((2 / 3, 1 / 6, 1 / 6), (1 / 6, 2 / 3, 1 / 6), (1 / 6, 1 / 6, 2 / 3))
 MAX_DIFFERENT_BITS = 3  # of the 64 bits of the hashes of similar images
+EPSILON = 1e-3  # added to a standard deviation, of pixels in [0, 255]
 NUM_PARTS = 6  # parts of a hash; similar images have at least NUM_PARTS - MAX_DIFFERENT_BITS equal parts
 MIN_CORRELATION = 0.99  # of the thumbnails of two similar images
 MAX_NEIGHBOURS = 32  # largest number of images to which an image is compared for each choice of equal parts
@@ -36,16 +39,23 @@ class Fingerprints:
         phash: Perceptual hash of each image, (n,); None for vectors.
         thumb: Gray thumbnail of each image, (n, THUMB_SIDE^2) uint8; None for vectors.
         color: Mean red, green and blue of each image, (n, 3) in [0, 255]; None for vectors.
+        contrast: How much brighter the middle of each image is than the whole, in standard deviations, in each of the
+            MIXTURES of its channels, (n, 3); None for vectors.
     """
 
     digest: Hashes
     phash: Hashes | None = None
     thumb: NDArray[np.uint8] | None = None
     color: NDArray[np.float32] | None = None
+    contrast: NDArray[np.float32] | None = None
 
 
 NO_IMAGES = Fingerprints(
-    np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, THUMB_SIDE**2), np.uint8), np.empty((0, 3), np.float32)
+    np.empty(0, np.uint64),
+    np.empty(0, np.uint64),
+    np.empty((0, THUMB_SIDE**2), np.uint8),
+    np.empty((0, 3), np.float32),
+    np.empty((0, 3), np.float32),
 )
 
 
@@ -70,7 +80,17 @@ def image_fingerprints(pixels: Tensor) -> Fingerprints:
     is_above_median = frequencies > frequencies[:, 1:].median(dim=1, keepdim=True).values
     phash = np.packbits(is_above_median.numpy(), axis=1).view(np.uint64)[:, 0]
     thumb = adaptive_avg_pool2d(gray, THUMB_SIDE).round().to(torch.uint8).flatten(1)
-    return Fingerprints(_digests(pixels), phash, thumb.numpy(), pixels.float().mean(dim=(2, 3)).numpy())
+    color = pixels.float().mean(dim=(2, 3))
+    return Fingerprints(_digests(pixels), phash, thumb.numpy(), color.numpy(), _contrasts(pixels).numpy())
+
+
+def _contrasts(pixels: Tensor) -> Tensor:
+    """Return the contrast of the middle of images (N, 3, H, W) uint8, (N, 3); 0 for an image of one color."""
+    mixed = torch.einsum("mc,nchw->nmhw", torch.tensor(MIXTURES), pixels.float())
+    top, left = (side // 4 for side in pixels.shape[2:])
+    middle = mixed[:, :, top : pixels.shape[2] - top, left : pixels.shape[3] - left].mean(dim=(2, 3))
+    std, mean = torch.std_mean(mixed, dim=(2, 3), correction=0)
+    return (middle - mean) / (std + EPSILON)
 
 
 def _digests(x: Tensor) -> Hashes:
@@ -85,9 +105,12 @@ def join(parts: Sequence[Fingerprints]) -> Fingerprints:
     hashes = [part.phash for part in parts if part.phash is not None]
     thumbs = [part.thumb for part in parts if part.thumb is not None]
     colors = [part.color for part in parts if part.color is not None]
+    contrasts = [part.contrast for part in parts if part.contrast is not None]
     if not hashes:
         return Fingerprints(digest)
-    return Fingerprints(digest, np.concatenate(hashes), np.concatenate(thumbs), np.concatenate(colors))
+    return Fingerprints(
+        digest, np.concatenate(hashes), np.concatenate(thumbs), np.concatenate(colors), np.concatenate(contrasts)
+    )
 
 
 def equal_sets(digest: Hashes) -> Ints:

@@ -1,9 +1,10 @@
 """The recommended first method for the data of an audit.
 
 The rules follow docs/REPRODUCTION.md and docs/real_photographs.md. If the mean color of an image predicts the bias, the
-method is plain training in random colors. If most bias labels are missing, it is a method without bias labels. If the
-bias nearly determines the label or a group is empty or small, it is LNTL on the bias product. A method with weighted
-groups is recommended only if every group has rows.
+method is plain training in random colors; if the contrast of the middle of the image predicts it, too, half of the
+channels are inverted. If most bias labels are missing, it is a method without bias labels. If the bias nearly
+determines the label or a group is empty or small, it is LNTL on the bias product. A method with weighted groups is
+recommended only if every group has rows.
 """
 
 from math import ceil
@@ -18,6 +19,7 @@ NEAR_CERTAIN_SKILL = 0.9  # above this, the bias nearly determines the label
 MAX_MISSING = 0.5  # above this share of missing bias labels, too few remain for methods that need them
 COLOR_SKILL = 0.5  # above this skill of the mean color of an image, the bias counts as a color
 DETERMINING_COLOR_SKILL = 0.25  # the same if the bias determines the label, so that no method can use its values
+CONTRAST_SKILL = 0.15  # above this skill of the contrast of its middle, random colors do not hide the bias
 MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the loss of each group for group_dro
 
 
@@ -56,12 +58,15 @@ def recommend(check: Check, batch_size: int, pooled: bool, random_colors: bool) 
     title = "Plain training, as a baseline" if method == "erm" and find_determining_biases(check) else TITLES[method]
     lines = []
     if random_colors and (colors := _find_colors(check)):
-        lines = ["data:", "  random_colors: 1.0  # hides the color in training"]
+        lines, why = ["data:", "  random_colors: 1.0  # hides the color in training"], _why_random_colors(colors)
+        if contrasts := [bias for bias in colors if _skill_of(bias.contrast_accuracy, bias) >= CONTRAST_SKILL]:
+            lines.append("  random_invert: 0.5  # hides which of two colors is brighter")
+            why += _why_inverted_channels(contrasts)
         if _find_predictive_biases(check) == colors:
             method, title = "erm", "Plain training in random colors"
-            reasons = [*_why_random_colors(colors), *(reasons if find_determining_biases(check) else [])]
+            reasons = [*why, *(reasons if find_determining_biases(check) else [])]
         else:
-            reasons += _why_random_colors(colors)
+            reasons += why
     if method == "lntl" and pooled:
         lines += ["model:", "  bias_head: pooled  # h gets the same pooled features as g"]
     lines += ["training:", "  phases:", *_format_phases(method, check.splits[0].n, batch_size)]
@@ -124,10 +129,16 @@ def _find_colors(check: Check) -> list[BiasCounts]:
     """Return the biases that predict the label and that the mean color of an image predicts."""
     determining, colors = find_determining_biases(check), []
     for bias in _find_predictive_biases(check):
-        min_skill, chance = DETERMINING_COLOR_SKILL if bias in determining else COLOR_SKILL, 1 / len(bias.values)
-        if bias.color_accuracy is not None and bias.color_accuracy - chance >= min_skill * (1 - chance):
+        min_skill = DETERMINING_COLOR_SKILL if bias in determining else COLOR_SKILL
+        if _skill_of(bias.color_accuracy, bias) >= min_skill:
             colors.append(bias)
     return colors
+
+
+def _skill_of(accuracy: float | None, bias: BiasCounts) -> float:
+    """Return the share of the distance from chance to 1 that a balanced accuracy reaches; 0 if it is unknown."""
+    chance = 1 / len(bias.values)
+    return 0.0 if accuracy is None else (accuracy - chance) / (1 - chance)
 
 
 def _why_random_colors(colors: list[BiasCounts]) -> list[str]:
@@ -141,6 +152,17 @@ def _why_random_colors(colors: list[BiasCounts]) -> list[str]:
         "themselves differ in color.",
         "lntl probe measures how much of the bias is left in the features; if it is much, compare with LNTL on the "
         "bias product.",
+    ]
+
+
+def _why_inverted_channels(biases: list[BiasCounts]) -> list[str]:
+    return [
+        *(
+            f"How much brighter the middle of an image is than the whole predicts {bias.name}, with a balanced "
+            f"accuracy of {bias.contrast_accuracy:.1%} on val (chance: {1 / len(bias.values):.1%})."
+            for bias in biases
+        ),
+        "Random colors alone keep what is brighter; inverting half of the channels hides it.",
     ]
 
 

@@ -500,7 +500,9 @@ class BiasCounts(BaseModel):
     counts: dict[str, list[list[int]]]
     missing: dict[str, FiniteFloat]
     association: dict[str, Association]
-    color_accuracy: FiniteFloat | None = None  # how well the mean color of an image predicts the value; None: unknown
+    # Balanced accuracy on val of predictions of the value; None: unknown.
+    color_accuracy: FiniteFloat | None = None  # from the mean color of an image
+    contrast_accuracy: FiniteFloat | None = None  # from how much brighter its middle is than the whole
 
 
 class LeakingGroups(BaseModel):
