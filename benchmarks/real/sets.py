@@ -9,8 +9,9 @@ Differences from plain training are differences of means over seeds. The 95 % in
 from a bootstrap over images within each group, with the same images for both methods. --probe measures how well new
 probes predict the column from z and from the layer before the logits, on 3,000 test images.
 
-Writes three files into the folder of the plan: hits.npz (which images each run classified correctly, so that the runs
-may be removed), sets.json and sets.md.
+Writes three files into the folder of the plan: hits.npz (which test images each run classified correctly, as bits in
+the order of the table, so that the runs may be removed), sets.json and sets.md. A row of sets.json stays as it is if
+neither the folders of its runs nor their bits exist.
 """
 
 import argparse
@@ -142,14 +143,17 @@ def main() -> None:
     plan_folder, hits_file = options.plan.parent, options.plan.parent / "hits.npz"
     packed_hits: dict[str, Any] = dict(np.load(hits_file)) if hits_file.exists() else {}
     sets_file = plan_folder / "sets.json"
-    old_table = json.loads(sets_file.read_text())["runs"] if sets_file.exists() else {}
+    old = json.loads(sets_file.read_text()) if sets_file.exists() else {"rows": [], "runs": {}}
+    old_table, old_rows = old["runs"], {(json.dumps(row["overrides"]), row["name"]): row for row in old["rows"]}
     results_file = plan_folder / plan.results
     finished_keys = {line.key for line in results.read(results_file) if not line.failed}
-    runs = [run for run in plans.planned_runs(plan, options.plan) if run.key in finished_keys]
-    splits, hits, table = {}, {}, {}
+    finished_runs = [run for run in plans.planned_runs(plan, options.plan) if run.key in finished_keys]
+    folders = {run.id: RunFolder(results_file.parent / "runs" / results_file.stem / run.id) for run in finished_runs}
+    runs = [run for run in finished_runs if run.id in packed_hits or folders[run.id].path.is_dir()]
+    splits, hits, table = {}, {}, {run.id: old_table[run.id] for run in finished_runs if run.id in old_table}
     for run in runs:
         splits[run.id] = split = read_groups(run, options.column)
-        folder = RunFolder(results_file.parent / "runs" / results_file.stem / run.id)
+        folder = folders[run.id]
         if run.id not in packed_hits:
             packed_hits[run.id] = np.packbits(read_hits(folder, split))
         hits[run.id] = np.unpackbits(packed_hits[run.id], count=len(split.row)).astype(np.bool_)
@@ -160,8 +164,11 @@ def main() -> None:
             table[run.id]["leakage"] = measure_leakage(folder.last, split)
             print(f"{run.title}: {table[run.id]['leakage']}", flush=True)
     write_atomic(hits_file, lambda file: np.savez_compressed(file, **packed_hits))
+    keys = _list_row_keys(runs)
     rows = [
-        row for row in (make_row(runs, splits, hits, table, key) for key in _list_row_keys(runs)) if row is not None
+        make_row(runs, splits, hits, table, key) if key in keys else old_rows[key]
+        for key in _list_row_keys(finished_runs)
+        if key in keys or key in old_rows
     ]
     write_json(sets_file, {"column": options.column, "rows": rows, "runs": table})
     write_text(plan_folder / "sets.md", format_markdown(rows))
@@ -178,7 +185,7 @@ def make_row(
     hits: Mapping[str, NDArray[np.bool_]],
     table: Mapping[str, dict[str, Any]],
     key: tuple[str, str],
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Return mean, value of each seed and difference from plain training, for one method and one training set."""
     overrides, name = key
     ids = {run.seed: run.id for run in runs if (json.dumps(run.overrides), run.name) == key}
