@@ -181,7 +181,7 @@ def what_helps(check: Check) -> list[str]:
     return [
         "What helps: a few counterexamples, which are rows in which class and bias disagree, and images in which "
         "nothing but the bias is changed or hidden: data.random_colors: 1.0 changes brightness and color at random, "
-        "data.grayscale: true hides the color.",
+        "data.random_invert: 0.5 also what is brighter than the rest; data.grayscale: true hides the color.",
         "Another measure of the same nuisance may help, if its values overlap between the classes, for example "
         f"brightness computed from the image: data.bias: {{from: {source}, bins: 10}}.",
         *overlap,
