@@ -210,7 +210,7 @@ def _train_findings(check: Check) -> Iterator[Sentence]:
             f"{format_count(cells.small, 'group')} {has_or_have(cells.small)} fewer than {cells.few} training "
             f"rows ({names})"
         )
-        limit = "methods that repeat these rows or give them larger weights memorise them"
+        limit = "methods that repeat these rows or give them larger weights may memorise them"
         yield "warning", "Small groups in training", f"{text}: {limit}."
 
 

@@ -3,8 +3,8 @@
 The rules follow docs/REPRODUCTION.md and docs/real_photographs.md. If the mean color of an image predicts the bias, the
 method is plain training in random colors; if the contrast of the middle of the image predicts it, too, half of the
 channels are inverted. If most bias labels are missing, it is a method without bias labels. If the bias nearly
-determines the label or a group is empty or small, it is LNTL on the bias product. A method with weighted groups is
-recommended only if every group has rows.
+determines the label and every group has rows, it is resampling (docs/biased_mnist.md). If a group is empty
+or small, it is LNTL on the bias product. A method with weighted groups is recommended only if every group has rows.
 """
 
 from math import ceil
@@ -18,7 +18,7 @@ WEAK_CRAMERS_V = 0.1  # below this, bias and label count as unrelated: "small" f
 NEAR_CERTAIN_SKILL = 0.9  # above this, the bias nearly determines the label
 MAX_MISSING = 0.5  # above this share of missing bias labels, too few remain for methods that need them
 COLOR_SKILL = 0.5  # above this skill of the mean color of an image, the bias counts as a color
-DETERMINING_COLOR_SKILL = 0.25  # the same if the bias determines the label, so that no method can use its values
+NEAR_CERTAIN_COLOR_SKILL = 0.25  # the same if the bias nearly determines the label, so that its values help little
 CONTRAST_SKILL = 0.15  # above this skill of the contrast of its middle, random colors do not hide the bias
 MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the loss of each group for group_dro
 
@@ -30,6 +30,7 @@ PHASES = {  # epochs, and other settings
     "lff": {"lff": (10, "")},
     "group_dro": {"group_dro": (10, "")},
     "reweight": {"reweight": (10, "")},
+    "resample": {"resample": (10, ", max_weight: 100.0")},
     "lntl": {
         "bias_product": (3, ""),
         "bias_head": (1, ""),
@@ -41,6 +42,7 @@ TITLES = {
     "lff": "Learning from Failure, which needs no bias label",
     "group_dro": "Group DRO",
     "reweight": "Reweighting",
+    "resample": "Resampling",
     "lntl": "LNTL on the bias product",
 }
 
@@ -106,6 +108,12 @@ def _choose_method(check: Check) -> tuple[str, list[str]]:
             "In training the bias hardly predicts the label, so there is nothing to unlearn.",
             "If the features themselves must not contain the bias, train with lntl and check them with lntl probe.",
         ]
+    if train_skill >= NEAR_CERTAIN_SKILL and not cells.empty and not missing:
+        return "resample", [
+            f"The bias alone predicts the label of {association.bias_only:.1%} of the training rows, but every group "
+            "has rows: they are drawn as if bias and label were independent.",
+            "With few rows in a group, the network may memorise them: compare with LNTL on the bias product.",
+        ]
     if cells.empty or cells.small or train_skill >= NEAR_CERTAIN_SKILL:
         return "lntl", _why_lntl(association, cells)
     reasons = ["Every group has training rows, so rare groups can get the same weight as frequent ones."]
@@ -127,10 +135,10 @@ def _find_predictive_biases(check: Check) -> list[BiasCounts]:
 
 def _find_colors(check: Check) -> list[BiasCounts]:
     """Return the biases that predict the label and that the mean color of an image predicts."""
-    determining, colors = find_determining_biases(check), []
+    colors = []
     for bias in _find_predictive_biases(check):
-        min_skill = DETERMINING_COLOR_SKILL if bias in determining else COLOR_SKILL
-        if _skill_of(bias.color_accuracy, bias) >= min_skill:
+        is_near_certain = skill(bias.association["train"]) >= NEAR_CERTAIN_SKILL
+        if _skill_of(bias.color_accuracy, bias) >= (NEAR_CERTAIN_COLOR_SKILL if is_near_certain else COLOR_SKILL):
             colors.append(bias)
     return colors
 
@@ -172,17 +180,14 @@ def _why_lntl(association: Association, cells: CellCounts) -> list[str]:
         "groups; LNTL then removes the rest of the bias from the features."
     ]
     if skill(association) >= NEAR_CERTAIN_SKILL:
-        reasons.append(
-            f"The bias alone predicts the label of {association.bias_only:.1%} of the training rows; the other rows "
-            "are too few for larger weights to help."
-        )
+        reasons.append(f"The bias alone predicts the label of {association.bias_only:.1%} of the training rows.")
     if cells.empty:
         groups = f"{format_count(cells.empty, 'group')} {has_or_have(cells.empty)}"
         reasons.append(f"{groups} no training row, and weights cannot replace missing rows.")
     if cells.small:
         groups = f"{format_count(cells.small, 'group')} {has_or_have(cells.small)}"
         reasons.append(
-            f"{groups} fewer than {cells.few} training rows: a method that repeats these rows memorises them."
+            f"{groups} fewer than {cells.few} training rows: a method that repeats these rows may memorise them."
         )
     return reasons
 
