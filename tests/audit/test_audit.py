@@ -17,7 +17,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from lntl import config as configuration
 from lntl import experiment
 from lntl.audit import Audit, audit
-from lntl.audit.association import detectable_difference
+from lntl.audit.association import contrast_features, detectable_difference, neighbour_accuracy
 from lntl.audit.recommendation import recommend
 from lntl.config import Config
 from lntl.data import cache
@@ -560,6 +560,16 @@ def test_inverted_channels_are_recommended_if_the_contrast_predicts_the_bias(
     bias = check.biases[-1].model_copy(update={"contrast_accuracy": 0.42})  # a skill of 0.13
     advice = recommend(check.model_copy(update={"biases": [bias]}), 32, pooled=False, random_colors=True)
     assert yaml.safe_load(advice.yaml)["data"] == {"random_colors": 1.0}
+
+
+@pytest.mark.parametrize(("difference", "expected"), [(0.002, 0.5), (0.5, 1.0)])
+def test_only_clear_contrasts_predict_a_bias(difference: float, expected: float) -> None:
+    """Contrasts that differ as little as rounded pixels make them differ are as good as equal."""
+    value = np.arange(4000) % 2
+    contrast = np.repeat(difference * value[:, None], 3, axis=1).astype(np.float32)
+    x = contrast_features(contrast)
+    accuracy = neighbour_accuracy(x[:3000], value[:3000], x[3000:], value[3000:])
+    assert accuracy == pytest.approx(expected, abs=0.06)
 
 
 @pytest.mark.parametrize(("color_accuracy", "recommended"), [(0.6, True), (0.48, False)])

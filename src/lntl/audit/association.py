@@ -13,6 +13,7 @@ Ints = NDArray[np.int64]
 
 SIGNIFICANCE, POWER = 0.05, 0.8  # level and power of a two-sided test for a difference of two accuracies
 NEIGHBOURS = 15  # number of the most similar training images that predict the bias value of an image
+CONTRAST_NOISE = 0.05  # standard deviation of the noise of contrasts, which have the order 1
 MAX_CELLS = 10_000_000  # largest number of (class, value) cells for which Cramér's V is computed
 
 
@@ -131,6 +132,12 @@ def color_features(color: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return mean colors (n, 3) in [0, 255] and their directions, which a thin and a thick stroke share: (n, 6)."""
     length = np.linalg.norm(color, axis=1, keepdims=True)
     return np.concatenate([color / 255, color / np.maximum(length, 1)], axis=1)
+
+
+def contrast_features(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return contrasts (n, 3) with noise, so that rounded pixel values do not show the color of a plain stroke."""
+    noise = np.random.default_rng(0).normal(scale=CONTRAST_NOISE, size=contrast.shape)
+    return (contrast + noise).astype(np.float32)
 
 
 def neighbour_accuracy(

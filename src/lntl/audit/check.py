@@ -256,7 +256,8 @@ def _with_image_accuracies(counts: BiasCounts, examples: Examples, value: Ints) 
         share = association.neighbour_accuracy(x[in_train], value[in_train], x[in_val], value[in_val])
         return None if math.isnan(share) else share
 
-    color, contrast = association.color_features(opened.prints.color), opened.prints.contrast
+    color = association.color_features(opened.prints.color)
+    contrast = association.contrast_features(opened.prints.contrast)
     return counts.model_copy(update={"color_accuracy": accuracy(color), "contrast_accuracy": accuracy(contrast)})
 
 
