@@ -1,39 +1,56 @@
 """Published test accuracies on Colored MNIST, for comparison with the results of lntl."""
 
-from dataclasses import dataclass
+from pydantic import Field
+
+from lntl.plugins import Settings
+
+Scores = dict[float | str, float]  # by value of the grid's key that the columns of a table show
+
+
+def _by_variance(*accuracies: float) -> Scores:
+    return dict(zip((0.020, 0.025, 0.030, 0.035, 0.040, 0.045, 0.050), accuracies, strict=True))
+
 
 # Accuracy by color variance sigma^2. Source: README of the authors' repository (one run for each value).
-BASELINE = {0.020: 0.4055, 0.025: 0.4813, 0.030: 0.5996, 0.035: 0.6626, 0.040: 0.7333, 0.045: 0.7973, 0.050: 0.8450}
-BLIND_EYE = {0.020: 0.6741, 0.025: 0.7123, 0.030: 0.7883, 0.035: 0.8203, 0.040: 0.8638, 0.045: 0.8927, 0.050: 0.9159}
-GRAY = {0.020: 0.8374, 0.025: 0.8751, 0.030: 0.8996, 0.035: 0.9166, 0.040: 0.9325, 0.045: 0.9472, 0.050: 0.9596}
-LNTL = {0.020: 0.8185, 0.025: 0.8854, 0.030: 0.9137, 0.035: 0.9306, 0.040: 0.9406, 0.045: 0.9555, 0.050: 0.9618}
+BASELINE = _by_variance(0.4055, 0.4813, 0.5996, 0.6626, 0.7333, 0.7973, 0.8450)
+BLIND_EYE = _by_variance(0.6741, 0.7123, 0.7883, 0.8203, 0.8638, 0.8927, 0.9159)
+GRAY = _by_variance(0.8374, 0.8751, 0.8996, 0.9166, 0.9325, 0.9472, 0.9596)
+LNTL = _by_variance(0.8185, 0.8854, 0.9137, 0.9306, 0.9406, 0.9555, 0.9618)
 EPOCHS = 100  # length of each run of the authors
 # Source: a public student report on the paper.
-RAMPED_LNTL = {0.020: 0.8393, 0.025: 0.8956, 0.030: 0.9197, 0.035: 0.9324, 0.040: 0.9388, 0.045: 0.9469, 0.050: 0.9512}
+RAMPED_LNTL = _by_variance(0.8393, 0.8956, 0.9197, 0.9324, 0.9388, 0.9469, 0.9512)
 # From memory, not confirmed. Only CSAD's value at 0.020 was seen in print, as "around 0.943".
-CSAD = {0.020: 0.943, 0.025: 0.961, 0.030: 0.970, 0.035: 0.980, 0.040: 0.981, 0.045: 0.982, 0.050: 0.985}
-MI = {0.020: 0.864, 0.025: 0.925, 0.030: 0.959, 0.035: 0.973, 0.040: 0.975, 0.045: 0.980, 0.050: 0.982}
+CSAD = _by_variance(0.943, 0.961, 0.970, 0.980, 0.981, 0.982, 0.985)
+MI = _by_variance(0.864, 0.925, 0.959, 0.973, 0.975, 0.980, 0.982)
 
 
-@dataclass(frozen=True)
-class PublishedResult:
-    """Published accuracies of one method, by sigma^2; `confirmed`: the values were compared with the source."""
+class PublishedResult(Settings):
+    """Published scores of one method, a row of a table."""
 
-    name: str
-    accuracy: dict[float, float]
-    source: str
-    confirmed: bool = True
+    name: str = Field(min_length=1, description="Name of the row.")
+    scores: Scores = Field(
+        min_length=1, description="Scores by value of the grid's key that the columns of the table show."
+    )
+    source: str = Field(min_length=1, description="Where the scores were published.")
+    confirmed: bool = Field(
+        True, description="Whether the scores were compared with the source; if not, the figure leaves them out."
+    )
 
 
 _AUTHORS = "the authors' README, one run each"
 PUBLISHED_RESULTS = (
-    PublishedResult("paper: baseline", BASELINE, _AUTHORS),
-    PublishedResult("paper: BlindEye", BLIND_EYE, _AUTHORS),
-    PublishedResult("paper: gray", GRAY, _AUTHORS),
-    PublishedResult("paper: LNTL", LNTL, _AUTHORS),
-    PublishedResult("LNTL, ramped reversal", RAMPED_LNTL, "a student report"),
-    PublishedResult("CSAD, from memory, unconfirmed", CSAD, "Zhu et al., ICCV 2021", confirmed=False),
+    PublishedResult(name="paper: baseline", scores=BASELINE, source=_AUTHORS),
+    PublishedResult(name="paper: BlindEye", scores=BLIND_EYE, source=_AUTHORS),
+    PublishedResult(name="paper: gray", scores=GRAY, source=_AUTHORS),
+    PublishedResult(name="paper: LNTL", scores=LNTL, source=_AUTHORS),
+    PublishedResult(name="LNTL, ramped reversal", scores=RAMPED_LNTL, source="a student report"),
     PublishedResult(
-        "MI back-propagation, from memory, unconfirmed", MI, "Ragonesi et al., CVPRW 2021", confirmed=False
+        name="CSAD, from memory, unconfirmed", scores=CSAD, source="Zhu et al., ICCV 2021", confirmed=False
+    ),
+    PublishedResult(
+        name="MI back-propagation, from memory, unconfirmed",
+        scores=MI,
+        source="Ragonesi et al., CVPRW 2021",
+        confirmed=False,
     ),
 )

@@ -108,7 +108,7 @@ def test_every_published_row_is_in_the_table() -> None:
     table, text = parse_rows(tables.to_markdown(TABLE)), tables.to_markdown(TABLE)
     for published_row in paper.PUBLISHED_RESULTS:
         cells = [cell.strip("*") for cell in table[published_row.name]]
-        assert cells == [f"{published_row.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
+        assert cells == [f"{published_row.scores[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
         assert published_row.source in text
         assert published_row.confirmed != published_row.name.endswith("from memory, unconfirmed")
     assert table["CSAD, from memory, unconfirmed"][1] == "**.9850**"  # the highest accuracy of the column is bold
@@ -130,7 +130,7 @@ def test_every_published_row_is_in_the_table() -> None:
 def test_the_published_accuracies_are_those_of_paper_md(name: str, accuracies: str) -> None:
     (row,) = (row for row in paper.PUBLISHED_RESULTS if row.name == name)
     columns = [0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05]
-    assert row.accuracy == dict(zip(columns, map(float, accuracies.split()), strict=True))
+    assert row.scores == dict(zip(columns, map(float, accuracies.split()), strict=True))
 
 
 def test_the_csv_has_all_digits() -> None:
@@ -382,6 +382,52 @@ def test_the_plan_beside_the_results_decides_which_lines_count(
     assert lntl("compare", "results.jsonl") == 0
     assert parse_rows(Path("table.md").read_text())["ERM"] == [".6050 ± .0071"]
     assert "10 lines belong to other" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_plan_names_the_metric_of_its_table_and_published_results(results_folder: Path) -> None:
+    write_config(results_folder)
+    row = "{name: er_m, label: ERM, config: tiny.yaml, grid: {data.max_images: [100, 150]}}"
+    others = (
+        "[{name: theirs, source: a paper, scores: {100: 0.61, 75: 0.7}},"
+        " {name: recalled, source: memory, confirmed: false, scores: {150: 0.9}},"
+        " {name: elsewhere, source: x, scores: {a: 0}}]"
+    )
+    head = f"name: try\nseeds: [10]\nruns: [{row}]\nmetric: worst_group_accuracy\n"
+    Path("plan.yaml").write_text(f"{head}published: {others}\n")
+    jobs = plans.planned_runs(plans.read(Path("plan.yaml")), Path("plan.yaml"))
+    lines = [make_line("er_m", job.seed, 0.5, config_hash=job.config_hash) for job in jobs]
+    for line in lines:
+        line["metrics"]["worst_group_accuracy"] = 0.25
+    Path("results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert lntl("compare", "results.jsonl") == 0
+    table = parse_rows(Path("table.md").read_text())
+    assert table["worst group accuracy by data.max\\_images"] == ["100", "150"]
+    assert [table[name] for name in ("ERM", "theirs", "recalled")] == [
+        [".2500", ".2500"],
+        ["**.6100**"],
+        ["**.9000**"],
+    ]
+    assert "elsewhere" not in table
+    assert "not measured here: a paper (theirs); memory (recalled)" in Path("table.md").read_text()
+    assert lntl("compare", "results.jsonl", "--metric", "accuracy") == 0  # published results are of the plan's metric
+    assert list(parse_rows(Path("table.md").read_text())) == ["accuracy by data.max\\_images", "---", "ERM"]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("metric: acuracy", "metric: unknown value 'acuracy'; did you mean 'accuracy'?"),
+        ("published: [{name: a, scores: {0.5: 0.5}}]", "published.0.source"),
+        ("published: [{name: a, source: b, scores: {}}]", "published.0.scores"),
+        ("published: [{name: a, source: b, scores: {0.5: high}}]", "published.0.scores"),
+    ],
+)
+def test_a_wrong_metric_or_published_result_is_named(tmp_path: Path, line: str, sentence: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"name: try\nseeds: [1]\nruns: [{{name: a, config: tiny.yaml}}]\n{line}\n")
+    with pytest.raises(UserError) as caught:
+        plans.read(path)
+    assert sentence in str(caught.value)
 
 
 def test_results_of_another_plan_have_separate_tables(results_folder: Path) -> None:

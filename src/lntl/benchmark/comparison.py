@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lntl.benchmark.results import BenchmarkRun, ResultLine, RunKey
 from lntl.errors import UserError
 from lntl.evaluation.metrics import lower_is_better
 from lntl.figures import MARKERS, PALETTE, PlainFigure, short
+from lntl.paper import PublishedResult
 from lntl.plugins import did_you_mean
 from lntl.runs.files import write_atomic, write_text
 from lntl.text import markdown as markdown_text
@@ -38,7 +40,7 @@ UNRANKED_METRICS = ("bias_accuracy",)  # neither high nor low values are better
 _LATEX_ESCAPES = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 _LATEX_ESCAPES |= {"²": "$^2$", "±": r"$\pm$"} | {c: rf"\{c}" for c in "&%$#_{}"}
 _LINE_STYLES = ("-", "--", ":")  # when all colors of the palette are used, they repeat with the next style
-_PUBLISHED_MARKERS = "x+s*P1"  # markers of published rows, in gray
+_PUBLISHED_MARKERS = "x+s*P1dph"  # markers of published rows, in gray; repeated if there are more rows
 
 
 Column = str | int | float | bool | None  # a value of the grid
@@ -118,11 +120,13 @@ def compare(
     planned: Sequence[BenchmarkRun] | None = None,
     metric: str = "accuracy",
     by: str | None = None,
+    published: Sequence[PublishedResult] = (),
 ) -> Comparison:
     """Return the table of a metric for the planned runs.
 
     planned: The runs; None: the runs of the lines. If such runs have the same name and overrides, but different
     configurations, only those with the last configuration are used.
+    published: Results of others in this metric; those on the paper's Colored MNIST are known.
     """
     runs = _latest_runs(lines) if planned is None else list(planned)
     if not runs:
@@ -138,7 +142,9 @@ def compare(
         scores[column] = _add_score(scores.get(column, SeedScores()), results.get(run.key), metric)
     our_rows = [MethodRow(name, scores) for name, scores in rows.items()]
     split = _split([results[run.key] for run in runs if run.key in results])
-    published_rows = _published_rows(columns) if split == "test" and metric == "accuracy" and by == COLOR_VAR else []
+    if metric == "accuracy" and by == COLOR_VAR:
+        published = [*paper.PUBLISHED_RESULTS, *published]
+    published_rows = _published_rows(columns, published) if split == "test" else []
     notes = _notes(our_rows, published_rows, runs, results, split)
     if num_undefined := sum(len(scores.undefined_seeds) for row in our_rows for scores in row.scores.values()):
         notes.append(
@@ -220,11 +226,11 @@ def _add_score(scores: SeedScores, line: ResultLine | None, metric: str) -> Seed
     return replace(scores, values=(*scores.values, value))
 
 
-def _published_rows(columns: list[Column]) -> list[MethodRow]:
+def _published_rows(columns: list[Column], published: Sequence[PublishedResult]) -> list[MethodRow]:
     """Return the published rows that have a value at one of the columns."""
     rows = [
-        MethodRow(p.name, {c: SeedScores((p.accuracy[c],)) for c in columns if c in p.accuracy}, p.source, p.confirmed)
-        for p in paper.PUBLISHED_RESULTS
+        MethodRow(p.name, {c: SeedScores((p.scores[c],)) for c in columns if c in p.scores}, p.source, p.confirmed)
+        for p in published
     ]
     return [row for row in rows if row.scores]
 
@@ -431,7 +437,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
             x_values, mean, color=color, ls=style, marker=MARKERS[index % len(MARKERS)], ms=4.5, lw=1.6, label=name
         )
         axes.fill_between(x_values, mean - std, mean + std, color=color, alpha=0.18, lw=0)
-    for row, name, mark in zip(published_rows, names[len(rows) :], _PUBLISHED_MARKERS, strict=False):
+    for row, name, mark in zip(published_rows, names[len(rows) :], cycle(_PUBLISHED_MARKERS), strict=False):
         published_x, means = zip(
             *((positions[column], scores.mean) for column, scores in row.scores.items()), strict=True
         )

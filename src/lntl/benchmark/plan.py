@@ -15,7 +15,9 @@ from lntl import config as configuration
 from lntl.benchmark.results import MAX_NAME_LENGTH, BenchmarkRun, RunKey
 from lntl.config import Config
 from lntl.config.faults import describe
+from lntl.config.keys import MetricName
 from lntl.errors import UserError
+from lntl.paper import PublishedResult
 from lntl.plugins import Settings, conflict, did_you_mean
 from lntl.text import count
 from lntl.yaml_file import parse, read_yaml
@@ -64,6 +66,10 @@ class BenchmarkPlan(Settings):
     split: Literal["test", "val"] = Field(
         "test",
         description="Split on which the last checkpoint of a run is evaluated; tuning must use val.",
+    )
+    metric: MetricName = Field("accuracy", description="Metric that tables and figures show.")
+    published: list[PublishedResult] = Field(
+        [], description="Results of others on the test set, in this metric, to show below the rows of the plan."
     )
     keep_runs: bool = Field(False, description="Keep the folder of a run after its line is written.")
     runs: list[PlannedMethod] = Field(min_length=1, description="The rows of the table, in its order.")
@@ -175,9 +181,8 @@ def plan_beside(results: Path) -> Path | None:
     return None
 
 
-def runs_in_table_order(path: Path, trust: Sequence[str] | None = None) -> list[PlannedRun]:
-    """Return the runs of a plan in the order of its rows."""
-    plan = read(path)
+def runs_in_table_order(plan: BenchmarkPlan, path: Path, trust: Sequence[str] | None = None) -> list[PlannedRun]:
+    """Return the runs of the plan at `path` in the order of its rows."""
     order = [method.name for method in plan.runs]
     return sorted(planned_runs(plan, path, trust), key=lambda run: order.index(run.name))
 
