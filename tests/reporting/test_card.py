@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from synthetic_runs import make_run, write_image_shift
 from tiny_runs import lntl
 
@@ -78,6 +79,19 @@ def test_missing_measurements_are_listed_with_their_commands(run: Path) -> None:
     assert "phases are not known" in text
     assert "This was not measured" in text
     assert "None" not in text
+
+
+def test_the_card_and_the_page_name_the_augmentation_and_the_column_of_the_bias(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "probe.json").unlink()
+    config["data"] = {"name": "table", "bias": "fur", "flip": True, "crop": "none", "random_colors": 1.0, "rotation": 0}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "Training images are changed at random: flip, random\\_colors 1.0." in text
+    assert "Bias: fur, with" in text
+    page = write_report([run], run / "report").read_text(encoding="utf-8")
+    assert "<dd>flip, random_colors 1.0</dd>" in page
+    assert "unlearn the fur?" in page
 
 
 def test_the_card_of_an_unfinished_run_states_that_it_is_unfinished(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from lntl.runs.formats import (
 from lntl.text import shell
 
 _LAYERS = {"f": "z, the features", "penultimate": "before the logits", "pixels": "raw pixels"}
+_AUGMENTATION_KEYS = ("rotation", "crop", "flip", "randaugment", "random_colors", "random_invert")
 _COMPARED_NUMBERS = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate")
 
 
@@ -87,6 +88,7 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         image_shift=files.image_shift,
         saliency=files.saliency,
         phases=[_describe_phase(phase) for phase in files.phases],
+        augmentation=_describe_augmentation(files.section("data")),
         epochs=files.epochs,
         selection=result.selection if result else None,
         training_seconds=numbers.seconds,
@@ -104,6 +106,13 @@ def _describe_phase(phase: dict[str, object]) -> str:
     epochs = phase.get("epochs")
     method = f"{phase.get('method')}, {epochs} epoch{'' if epochs == 1 else 's'}"
     return f"{method}: {', '.join(texts)}" if texts else method
+
+
+def _describe_augmentation(data: dict[str, object]) -> str:
+    """Return the settings that change training images at random, from the section `data`."""
+    values = {name: data.get(name) for name in _AUGMENTATION_KEYS}
+    set_values = {key: value for key, value in values.items() if value not in (None, 0, "none")}
+    return ", ".join(key if value is True else f"{key} {value}" for key, value in set_values.items())
 
 
 def _collect_measurements(files: RunFiles) -> Measurements:
@@ -133,12 +142,14 @@ def _collect_measurements(files: RunFiles) -> Measurements:
 
 
 def _name_bias(files: RunFiles) -> str:
-    """Return the name of the bias: "color" for any color bias, otherwise the name in probe.json."""
-    kind = files.probe.bias if files.probe else ""
-    if files.probe and files.probe.per_bias and "combination" not in kind:
-        return f"combination of {kind}"
-    is_colored_mnist = files.section("data").get("name") == "colored_mnist"
-    return "color" if is_colored_mnist or "color" in kind or "color" in kind else kind or "bias"
+    """Return the name of the bias: that in probe.json, otherwise its column; "color" for Colored MNIST."""
+    data = files.section("data")
+    if data.get("name") == "colored_mnist":
+        return "color"
+    column = data.get("bias")
+    kind = files.probe.bias if files.probe else column if isinstance(column, str) else "bias"
+    is_combination = files.probe is not None and bool(files.probe.per_bias) and "combination" not in kind
+    return f"combination of {kind}" if is_combination else kind
 
 
 def _get_metric(files: RunFiles | None, name: str) -> Estimate | None:

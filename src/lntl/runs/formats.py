@@ -408,6 +408,7 @@ class RunReport(BaseModel):
     image_shift: ImageShift | None = None
     saliency: Saliency | None = None
     phases: list[str] = []
+    augmentation: str = ""  # of training images
     epochs: list[Epoch] = []
     selection: str | None = None
     training_seconds: float | None = None
