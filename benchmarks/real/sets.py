@@ -160,8 +160,9 @@ def main() -> None:
         table[run.id] = {"name": run.name, "overrides": run.overrides, "seed": run.seed,
                          **compute_scores(split, hits[run.id], np.ones(len(split.row), dtype=np.int64))}  # fmt: skip
         table[run.id]["leakage"] = old_table.get(run.id, {}).get("leakage")
-        if options.probe and table[run.id]["leakage"] is None:
+        if options.probe and table[run.id]["leakage"] is None and folder.last.exists():
             table[run.id]["leakage"] = measure_leakage(folder.last, split)
+            write_json(sets_file, {"column": options.column, "rows": old["rows"], "runs": table})
             print(f"{run.title}: {table[run.id]['leakage']}", flush=True)
     write_atomic(hits_file, lambda file: np.savez_compressed(file, **packed_hits))
     keys = _list_row_keys(runs)
