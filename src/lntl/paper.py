@@ -1,10 +1,14 @@
 """Published test accuracies on Colored MNIST, for comparison with the results of lntl."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from lntl.plugins import Settings
 
-Scores = dict[float | str, float]  # by value of the grid's key that the columns of a table show
+Scores = dict[
+    float | str, Annotated[float, Field(ge=-1e6, le=1e6)]
+]  # by value of the grid's key that the columns of a table show
 
 
 def _by_variance(*accuracies: float) -> Scores:
@@ -27,11 +31,11 @@ MI = _by_variance(0.864, 0.925, 0.959, 0.973, 0.975, 0.980, 0.982)
 class PublishedResult(Settings):
     """Published scores of one method, a row of a table."""
 
-    name: str = Field(min_length=1, description="Name of the row.")
+    name: str = Field(min_length=1, max_length=200, description="Name of the row.")
     scores: Scores = Field(
         min_length=1, description="Scores by value of the grid's key that the columns of the table show."
     )
-    source: str = Field(min_length=1, description="Where the scores were published.")
+    source: str = Field(min_length=1, max_length=200, description="Where the scores were published.")
     confirmed: bool = Field(
         True, description="Whether the scores were compared with the source; if not, the figure leaves them out."
     )

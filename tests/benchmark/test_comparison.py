@@ -420,6 +420,11 @@ def test_the_plan_names_the_metric_of_its_table_and_published_results(results_fo
         ("published: [{name: a, scores: {0.5: 0.5}}]", "published.0.source"),
         ("published: [{name: a, source: b, scores: {}}]", "published.0.scores"),
         ("published: [{name: a, source: b, scores: {0.5: high}}]", "published.0.scores"),
+        ("published: [{name: a, source: b, scores: {0.5: 1.0e+9}}]", "published.0.scores.0.5: 1000000000.0 should be"),
+        (
+            "published: [{name: a, source: b, scores: {1: 1}}, {name: a, source: c, scores: {1: 0}}]",
+            "published has the name 'a' twice",
+        ),
     ],
 )
 def test_a_wrong_metric_or_published_result_is_named(tmp_path: Path, line: str, sentence: str) -> None:
