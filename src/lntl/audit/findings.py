@@ -22,6 +22,7 @@ from lntl.runs.formats import (
 
 BIASED_SKILL = 0.2  # a split counts as biased if the skill of the bias is above this
 SAME_BIAS = 0.8  # another split counts as biased like training if its skill is above this share of training's skill
+DETERMINES_CLASS = "The bias determines the class"  # title of a finding
 Sentence = tuple[Literal["problem", "warning", "note"], str, str]  # level, title, text
 _LEVELS = ("problem", "warning", "note")
 
@@ -151,7 +152,7 @@ def _bias_findings(check: Check) -> Iterator[Sentence]:
             f"In training every value of {bias.name} occurs with only one class: from these labels, no method can "
             "distinguish the bias from the class."
         )
-        yield "problem", "The bias determines the class", f"{text} {' '.join(what_helps(check))}"
+        yield "problem", DETERMINES_CLASS, f"{text} {' '.join(_what_helps(check))}"
     joint, train = check.biases[-1], check.splits[0]
     num_rows, num_values = round(train.n * (1 - train.missing)), len(joint.values)
     if num_rows < check.cells["train"].few * num_values:
@@ -168,7 +169,7 @@ def _bias_findings(check: Check) -> Iterator[Sentence]:
         yield "note", "Missing bias values", f"{text}, and group_dro never draws them."
 
 
-def what_helps(check: Check) -> list[str]:
+def _what_helps(check: Check) -> list[str]:
     """Return advice for data in which the bias determines the class in training."""
     source, overlap = "brightness", []
     if check.brightness_only is not None:

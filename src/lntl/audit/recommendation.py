@@ -9,7 +9,7 @@ or small, it is LNTL on the bias product. A method with weighted groups is recom
 
 from math import ceil
 
-from lntl.audit.findings import blind_methods, find_determining_biases, has_or_have, skill, what_helps
+from lntl.audit.findings import DETERMINES_CLASS, blind_methods, find_determining_biases, has_or_have, skill
 from lntl.evaluation.metrics import format_count, join_names
 from lntl.runs.formats import Association, BiasCounts, CellCounts, Check, Recommendation
 
@@ -37,6 +37,10 @@ PHASES = {  # epochs, and other settings
         "lntl": (6, ", task: bias_product, smoothing: 0.1, lam: 0.01, mu: 0.05, h_steps: 2"),
     },
 }
+_HOW_TO_CHECK = (
+    "lntl probe measures how much of the bias is left in the features; if it is much, compare with LNTL on the bias "
+    "product."
+)
 TITLES = {
     "erm": "Plain training",
     "lff": "Learning from Failure, which needs no bias label",
@@ -66,9 +70,9 @@ def recommend(check: Check, batch_size: int, pooled: bool, random_colors: bool) 
             why += _why_inverted_channels(contrasts)
         if _find_predictive_biases(check) == colors:
             method, title = "erm", "Plain training in random colors"
-            reasons = [*why, *(reasons if find_determining_biases(check) else [])]
+            reasons = [*why, *(reasons if find_determining_biases(check) else [_HOW_TO_CHECK])]
         else:
-            reasons += why
+            reasons += [*why, _HOW_TO_CHECK]
     if method == "lntl" and pooled:
         lines += ["model:", "  bias_head: pooled  # h gets the same pooled features as g"]
     lines += ["training:", "  phases:", *_format_phases(method, check.splits[0].n, batch_size)]
@@ -101,7 +105,7 @@ def _choose_method(check: Check) -> tuple[str, list[str]]:
     if biases := find_determining_biases(check):
         names = " and ".join(bias.name for bias in biases)
         reason = f"In training {names} determines {check.label}: from these labels, no method can distinguish the two."
-        return "erm", [reason, *what_helps(check)]
+        return "erm", [reason, f'What helps is in the problem "{DETERMINES_CLASS}".']
     is_unrelated = association.cramers_v is None or association.cramers_v < WEAK_CRAMERS_V
     if association.bias_only is None or (train_skill <= WEAK_SKILL and is_unrelated):
         return "erm", [
@@ -158,8 +162,6 @@ def _why_random_colors(colors: list[BiasCounts]) -> list[str]:
         ),
         "Random colors in training hide a color, and need no bias label. Do not set random_colors if the classes "
         "themselves differ in color.",
-        "lntl probe measures how much of the bias is left in the features; if it is much, compare with LNTL on the "
-        "bias product.",
     ]
 
 
