@@ -29,6 +29,7 @@ from lntl import data as datasets
 from lntl.benchmark import plan as plans
 from lntl.benchmark import results
 from lntl.benchmark.plan import PlannedRun
+from lntl.cli import keep_freed_memory
 from lntl.data.labels import find_aligned_values
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.probing.features import default_layers, features
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument("column")
     parser.add_argument("--probe", action="store_true")
     options = parser.parse_args()
+    keep_freed_memory()
     plan = plans.read(options.plan)
     plan_folder, hits_file = options.plan.parent, options.plan.parent / "hits.npz"
     packed_hits: dict[str, Any] = dict(np.load(hits_file)) if hits_file.exists() else {}
