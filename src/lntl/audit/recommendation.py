@@ -3,7 +3,7 @@
 The rules follow docs/REPRODUCTION.md and docs/real_photographs.md. If the mean color of an image predicts the bias, the
 method is plain training in random colors; if the contrast of the middle of the image predicts it, too, half of the
 channels are inverted. If most bias labels are missing, it is a method without bias labels. If the bias nearly
-determines the label and every group has rows, it is resampling (docs/biased_mnist.md). If a group is empty
+determines the label and every group has rows, it is the bias product (docs/biased_mnist.md). If a group is empty
 or small, it is LNTL on the bias product. A method with weighted groups is recommended only if every group has rows.
 """
 
@@ -30,7 +30,7 @@ PHASES = {  # epochs, and other settings
     "lff": {"lff": (10, "")},
     "group_dro": {"group_dro": (10, "")},
     "reweight": {"reweight": (10, "")},
-    "resample": {"resample": (10, ", max_weight: 100.0")},
+    "bias_product": {"bias_product": (20, "")},
     "lntl": {
         "bias_product": (3, ""),
         "bias_head": (1, ""),
@@ -46,7 +46,7 @@ TITLES = {
     "lff": "Learning from Failure, which needs no bias label",
     "group_dro": "Group DRO",
     "reweight": "Reweighting",
-    "resample": "Resampling",
+    "bias_product": "The bias product",
     "lntl": "LNTL on the bias product",
 }
 
@@ -113,10 +113,11 @@ def _choose_method(check: Check) -> tuple[str, list[str]]:
             "If the features themselves must not contain the bias, train with lntl and check them with lntl probe.",
         ]
     if train_skill >= NEAR_CERTAIN_SKILL and not cells.empty and not missing:
-        return "resample", [
+        return "bias_product", [
             f"The bias alone predicts the label of {association.bias_only:.1%} of the training rows, but every group "
-            "has rows: they are drawn as if bias and label were independent.",
-            "With few rows in a group, the network may memorise them: compare with LNTL on the bias product.",
+            "has rows. The bias product trains g on the part of the label that the bias does not predict.",
+            "This takes several times as many epochs as plain training. Methods that repeat the rows of small groups "
+            "gain more in the first epochs, and then memorise these rows.",
         ]
     if cells.empty or cells.small or train_skill >= NEAR_CERTAIN_SKILL:
         return "lntl", _why_lntl(association, cells)
