@@ -126,7 +126,7 @@ def compare(
 
     planned: The runs; None: the runs of the lines. If such runs have the same name and overrides, but different
     configurations, only those with the last configuration are used.
-    published: Results of others in this metric; those on the paper's Colored MNIST are known.
+    published: Results of others in this metric; those on the paper's Colored MNIST are added to them.
     """
     runs = _latest_runs(lines) if planned is None else list(planned)
     if not runs:

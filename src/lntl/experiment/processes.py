@@ -1,5 +1,6 @@
 """Several processes for one run: start them, connect them, and report their errors."""
 
+import atexit
 import logging
 import os
 import signal
@@ -76,6 +77,7 @@ def join(config: Config) -> Config:
         raise UserError(f"training.devices: {' '.join(str(error).split())}") from error
     try:
         fabric.launch()
+        atexit.register(torch.distributed.destroy_process_group)  # its threads must end before the process does
         torch.distributed.barrier()
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
