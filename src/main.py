@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 try:
-    from lntl.cli import exit_on_error, keep_freed_memory
+    from lntl.cli import exit_on_error
     from lntl.cli.arguments import configured_run
     from lntl.cli.eval import evaluate
     from lntl.cli.train import train
@@ -48,5 +48,4 @@ if __name__ == "__main__":
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override configuration keys")
     arguments = parser.parse_intermixed_args()
-    keep_freed_memory()
     exit_on_error(lambda: run(arguments), debug=arguments.debug)

@@ -29,7 +29,7 @@ from lntl import data as datasets
 from lntl.benchmark import plan as plans
 from lntl.benchmark import results
 from lntl.benchmark.plan import PlannedRun
-from lntl.cli import keep_freed_memory
+from lntl.cli.train import keep_freed_memory
 from lntl.data.labels import find_aligned_values
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.probing.features import default_layers, features

@@ -6,9 +6,8 @@ from pydantic import Field
 
 from lntl.plugins import Settings
 
-Scores = dict[
-    float | str, Annotated[float, Field(ge=-1e6, le=1e6)]
-]  # by value of the grid's key that the columns of a table show
+# Scores by value of the key whose values are the columns of a table.
+Scores = dict[float | str, Annotated[float, Field(ge=-1e6, le=1e6)]]
 
 
 def _by_variance(*accuracies: float) -> Scores:
@@ -32,9 +31,7 @@ class PublishedResult(Settings):
     """Published scores of one method, a row of a table."""
 
     name: str = Field(min_length=1, max_length=200, description="Name of the row.")
-    scores: Scores = Field(
-        min_length=1, description="Scores by value of the grid's key that the columns of the table show."
-    )
+    scores: Scores = Field(min_length=1, description="Scores by value of the key whose values are the columns.")
     source: str = Field(min_length=1, max_length=200, description="Where the scores were published.")
     confirmed: bool = Field(
         True, description="Whether the scores were compared with the source; if not, the figure leaves them out."

@@ -116,8 +116,8 @@ def _choose_method(check: Check) -> tuple[str, list[str]]:
         return "bias_product", [
             f"The bias alone predicts the label of {association.bias_only:.1%} of the training rows, but every group "
             "has rows. The bias product trains g on the part of the label that the bias does not predict.",
-            "This takes several times as many epochs as plain training. Methods that repeat the rows of small groups "
-            "gain more in the first epochs, and then memorise these rows.",
+            "It needs more epochs than plain training. Methods that repeat the rows of small groups learn faster, but "
+            "may memorise these rows.",
         ]
     if cells.empty or cells.small or train_skill >= NEAR_CERTAIN_SKILL:
         return "lntl", _why_lntl(association, cells)

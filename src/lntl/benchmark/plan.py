@@ -76,12 +76,10 @@ class BenchmarkPlan(Settings):
 
     @model_validator(mode="after")
     def _check_repetitions(self) -> Self:
-        names = [method.name for method in self.runs]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise conflict(f"runs has the name {repeated[0]!r} twice; each row of the table needs its own name")
-        names = [result.name for result in self.published]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise conflict(f"published has the name {repeated[0]!r} twice; each row of the table needs its own name")
+        for key, rows in (("runs", self.runs), ("published", self.published)):
+            names = [row.name for row in rows]
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise conflict(f"{key} has the name {repeated[0]!r} twice; each row of the table needs its own name")
         for method in self.runs:
             if len(set(self.seeds_of(method))) < len(self.seeds_of(method)):
                 raise conflict(f"seeds of {method.name}: one seed is given twice")

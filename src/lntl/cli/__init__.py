@@ -1,6 +1,5 @@
 """The command line `lntl`. Each command imports slow modules only when it runs, so that --help is fast."""
 
-import ctypes
 import os
 import re
 import sys
@@ -81,25 +80,7 @@ def _lntl(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; if the user can correct an error, print it as one sentence on stderr, exit with code 2."""
     words = sys.argv[1:] if arguments is None else arguments
-    if arguments is None:
-        keep_freed_memory()
     exit_on_error(lambda: app([word for word in words if word != "--debug"], prog_name="lntl"), "--debug" in words)
-
-
-# Options of mallopt in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-
-
-def keep_freed_memory() -> None:
-    """Set glibc's malloc not to return large blocks to the system, which would zero their pages at each allocation.
-
-    On a network for photographs, this halves the time of an evaluation. Without glibc (macOS, Windows, musl) nothing
-    happens. The setting changes the whole process, so only the command line calls this function.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)  # no block of its own for a large tensor
-        mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def exit_on_error(run: Callable[[], None], debug: bool) -> None:

@@ -156,7 +156,7 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
     from lntl import experiment, ranks
     from lntl.benchmark.runner import DEAD_END_CODE
     from lntl.cli import console
-    from lntl.cli.train import show_training
+    from lntl.cli.train import keep_freed_memory, show_training
     from lntl.errors import DeadEndError
     from lntl.experiment import processes
 
@@ -168,6 +168,7 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
             return
         processes.join(settings)
         console.log_to_console(ranks.is_first())
+        keep_freed_memory()
         experiment.train(settings, "auto", split=split, watch=show_training if ranks.is_first() else experiment.exhaust)
     except DeadEndError as error:
         if processes.is_rank():

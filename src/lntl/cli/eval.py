@@ -9,10 +9,12 @@ def evaluate(target: RunArgument, device: DeviceOption = None, trust: TrustOptio
 
     from lntl import experiment
     from lntl.cli.console import echo, echo_paths, log_to_console, out
+    from lntl.cli.train import keep_freed_memory
     from lntl.reporting import tables
     from lntl.runs.folder import RunFolder
 
     log_to_console()
+    keep_freed_memory()
     path = RunFolder.resolve(target)
     evaluation = experiment.evaluate_checkpoint(path, device=device, trust=trust or [])
     files = evaluation.write()

@@ -35,11 +35,13 @@ def probe(
     """Measure how much of the bias is left: fresh probes on frozen features, and changed test images."""
     from lntl import probing
     from lntl.cli.console import echo, log_to_console, out
+    from lntl.cli.train import keep_freed_memory
     from lntl.reporting import tables
     from lntl.reporting.verdict import probe_sentences
     from lntl.runs.folder import RunFolder
 
     log_to_console()
+    keep_freed_memory()
     result = probing.probe_checkpoint(RunFolder.resolve(target), layer, seeds, device, trust or [], shift or [])
     for table in tables.probe_tables(result.probe):
         out.print(table)

@@ -1,5 +1,6 @@
 """`lntl train`: train a configuration and evaluate it."""
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +45,7 @@ def train(
         return
     processes.join(settings)
     console.log_to_console(ranks.is_first())
+    keep_freed_memory()
     watch = show_training if ranks.is_first() else experiment.exhaust
     run, result = experiment.train(settings, resume, overwrite, watch=watch, trust=trust or [])
     if not ranks.is_first():
@@ -61,3 +63,22 @@ def show_training(run: "Run", events: "Iterator[Step | EpochRecord]") -> None:
     from lntl.cli.console import show_progress
 
     show_progress(events, run.experiment.trainer, run.experiment.config.training.batch_size)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt in glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Set glibc's malloc not to return large blocks to the system, which would zero their pages at each allocation.
+
+    Without glibc (macOS, Windows, musl) nothing happens. The setting changes the whole process, so only commands that
+    run networks call this function: reading many images of different sizes then needs several times the memory.
+    """
+    import ctypes
+
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)  # no block of its own for a large tensor
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never

@@ -38,6 +38,7 @@ def tune(
 
     from lntl import experiment
     from lntl.cli import console
+    from lntl.cli.train import keep_freed_memory
     from lntl.errors import Interrupted
     from lntl.reporting.pages import write_study
     from lntl.runs.files import write_text
@@ -49,6 +50,7 @@ def tune(
     tuning = studies.Tuning(config, overrides or [], search_space, seeds, storage)
     console.log_to_console()
     console.log.setLevel("WARNING")  # print one line per trial, not one per epoch
+    keep_freed_memory()
     study = studies.open_study(tuning)
     write_text(tuning.folder / ".gitignore", "trials/\n*.log\n*.journal*\n")
     with studies.storage_errors(tuning.target):
@@ -138,10 +140,12 @@ def tune_job(
     from lntl import experiment
     from lntl.cli import console
     from lntl.cli.benchmark import stop_with_parent
+    from lntl.cli.train import keep_freed_memory
     from lntl.tuning import study as studies
     from lntl.tuning.space import read_space
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
+    keep_freed_memory()
     console.log_to_console()
     tuning = studies.Tuning(config, overrides or [], read_space(space), seeds, storage)
     with experiment.stop_signals() as stop, studies.storage_errors(tuning.target):
